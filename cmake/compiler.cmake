@@ -1,0 +1,13 @@
+# Flags of our own code. Generated and third-party headers are SYSTEM, so that -Werror applies to us alone.
+
+add_library(liger_flags INTERFACE)
+target_include_directories(liger_flags INTERFACE ${CMAKE_SOURCE_DIR})
+target_compile_options(liger_flags INTERFACE
+  $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Werror -Wno-missing-field-initializers>
+  # A fused multiply-add only where the code asks for one: the bits must not depend on the compiler.
+  $<$<COMPILE_LANGUAGE:CXX>:-ffp-contract=off>)
+
+if(LIGER_SANITIZE)
+  add_compile_options(-fsanitize=${LIGER_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
+  add_link_options(-fsanitize=${LIGER_SANITIZE})
+endif()
