@@ -1,0 +1,65 @@
+// Weights as files hold them, behind one interface: Hugging Face names, Hugging Face row order.
+
+#ifndef LIGER_ENGINE_CHECKPOINT_H_
+#define LIGER_ENGINE_CHECKPOINT_H_
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "engine/model_config.h"
+
+namespace liger {
+
+struct TensorInfo {
+  std::string name;            // "model.layers.0.self_attn.q_proj.weight"
+  std::vector<int64_t> shape;  // row-major, as Hugging Face has it: [out_features, in_features]
+};
+
+// A model's weights, read on demand. Implementations: a GGUF file, random weights for any
+// config.json, and AdaptedCheckpoint, which adds a LoRA to any other while reading. Thread-safe for
+// concurrent reads. Opening checks every size and offset, so that reading a tensor that Find()
+// returned cannot fail or touch memory outside the file.
+class Checkpoint {
+ public:
+  virtual ~Checkpoint() = default;
+
+  virtual const ModelConfig& config() const = 0;
+
+  // Tensors by Hugging Face name; nullptr where there is none.
+  virtual const TensorInfo* Find(absl::string_view name) const = 0;
+
+  // Writes rows [first_row, first_row + out.size() / row_size) of a tensor that Find() returned,
+  // dequantized to float32. A one-dimensional tensor is one row.
+  virtual void ReadRows(const TensorInfo& tensor, int64_t first_row,
+                        absl::Span<float> out) const = 0;
+
+  // Tells the kernel that the source pages are no longer needed (after the weights were packed).
+  virtual void ReleasePages() const {}
+
+  // Identifies the base weights and the adapter: part of the identity of every state computed with
+  // them. Equal for equal contents, wherever the files lie.
+  virtual std::string identity() const = 0;
+};
+
+struct CheckpointOptions {
+  std::string path;          // a .gguf file, or a folder that holds config.json
+  std::string adapter_path;  // a PEFT folder, merged while reading; empty: none
+  // Draws the weights from this seed instead of reading them: for benchmarks of shapes whose
+  // weights are not at hand. `path` is then a folder with a config.json alone.
+  std::optional<uint64_t> random_weights_seed;
+};
+
+// Opens a model and checks that every tensor it needs is there with the right shape. Errors name
+// the file, the tensor or field, and the limit.
+absl::StatusOr<std::unique_ptr<Checkpoint>> OpenCheckpoint(const CheckpointOptions& options);
+
+}  // namespace liger
+
+#endif  // LIGER_ENGINE_CHECKPOINT_H_

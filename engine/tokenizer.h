@@ -1,0 +1,75 @@
+// Text to token ids and back.
+
+#ifndef LIGER_ENGINE_TOKENIZER_H_
+#define LIGER_ENGINE_TOKENIZER_H_
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+
+namespace liger {
+
+using TokenId = int32_t;
+
+// Immutable after construction, so thread-safe.
+class Tokenizer {
+ public:
+  enum class Specials {
+    kText,   // "<|im_end|>" in the input is ordinary text: what clients' prompts get
+    kParse,  // special tokens are recognised: only where the caller vouches for the text
+  };
+
+  virtual ~Tokenizer() = default;
+
+  // Appends the ids of `text` to `ids`. Time is linear in the size of `text`, which may be any
+  // bytes. Adds no BOS or EOS.
+  virtual void Encode(absl::string_view text, Specials specials,
+                      std::vector<TokenId>* ids) const = 0;
+
+  // The bytes of one token, possibly a part of a UTF-8 character; a special token gives its text.
+  // Empty for ids outside the vocabulary.
+  virtual absl::string_view TokenBytes(TokenId id) const = 0;
+  virtual bool IsSpecial(TokenId id) const = 0;
+  virtual int vocab_size() const = 0;
+  // The id of a whole token, special or not, by its text.
+  virtual std::optional<TokenId> FindToken(absl::string_view text) const = 0;
+
+  std::vector<TokenId> Encode(absl::string_view text, Specials specials = Specials::kText) const;
+  // Special tokens are left out unless `keep_specials`. Invalid UTF-8 becomes U+FFFD.
+  std::string Decode(absl::Span<const TokenId> ids, bool keep_specials = false) const;
+};
+
+// Turns tokens into text as they come, never emitting a part of a UTF-8 character: bytes that may
+// still become one are held, bytes that cannot become U+FFFD. One per output; not thread-safe.
+class StreamingDetokenizer {
+ public:
+  explicit StreamingDetokenizer(const Tokenizer* tokenizer, bool keep_specials = false);
+
+  // Returns the text that became certain with this token, perhaps empty.
+  std::string Push(TokenId id);
+  // Returns what is held, an incomplete character as U+FFFD, and forgets it.
+  std::string Flush();
+  // Bytes held back: zero exactly when all pushed tokens are accounted for by returned text.
+  size_t held_bytes() const { return held_.size(); }
+
+ private:
+  const Tokenizer* tokenizer_;
+  bool keep_specials_;
+  std::string held_;
+};
+
+// The tokenizer that a model's files hold (tokenizer.ggml.* of a .gguf). NOT_FOUND where they hold
+// none (such a model serves token ids only); INVALID_ARGUMENT where it is damaged or of an
+// unsupported kind, naming the field.
+absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer(const std::string& model_path);
+
+}  // namespace liger
+
+#endif  // LIGER_ENGINE_TOKENIZER_H_
