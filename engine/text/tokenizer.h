@@ -1,7 +1,7 @@
 // Text to token ids and back.
 
-#ifndef LIGER_ENGINE_TOKENIZER_H_
-#define LIGER_ENGINE_TOKENIZER_H_
+#ifndef LIGER_ENGINE_TEXT_TOKENIZER_H_
+#define LIGER_ENGINE_TEXT_TOKENIZER_H_
 
 #include <cstdint>
 #include <memory>
@@ -46,25 +46,6 @@ class Tokenizer {
   std::string Decode(absl::Span<const TokenId> ids, bool keep_specials = false) const;
 };
 
-// Turns tokens into text as they come, never emitting a part of a UTF-8 character: bytes that may
-// still become one are held, bytes that cannot become U+FFFD. One per output; not thread-safe.
-class StreamingDetokenizer {
- public:
-  explicit StreamingDetokenizer(const Tokenizer* tokenizer, bool keep_specials = false);
-
-  // Returns the text that became certain with this token, perhaps empty.
-  std::string Push(TokenId id);
-  // Returns what is held, an incomplete character as U+FFFD, and forgets it.
-  std::string Flush();
-  // Bytes held back: zero exactly when all pushed tokens are accounted for by returned text.
-  size_t held_bytes() const { return held_.size(); }
-
- private:
-  const Tokenizer* tokenizer_;
-  bool keep_specials_;
-  std::string held_;
-};
-
 // The tokenizer that a model's files hold (tokenizer.ggml.* of a .gguf). NOT_FOUND where they hold
 // none (such a model serves token ids only); INVALID_ARGUMENT where it is damaged or of an
 // unsupported kind, naming the field.
@@ -72,4 +53,4 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer(const std::string& mode
 
 }  // namespace liger
 
-#endif  // LIGER_ENGINE_TOKENIZER_H_
+#endif  // LIGER_ENGINE_TEXT_TOKENIZER_H_

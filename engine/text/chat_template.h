@@ -1,14 +1,14 @@
 // Turns chat messages into the token ids a model was trained on.
 
-#ifndef LIGER_ENGINE_CHAT_TEMPLATE_H_
-#define LIGER_ENGINE_CHAT_TEMPLATE_H_
+#ifndef LIGER_ENGINE_TEXT_CHAT_TEMPLATE_H_
+#define LIGER_ENGINE_TEXT_CHAT_TEMPLATE_H_
 
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
-#include "engine/tokenizer.h"
+#include "engine/text/tokenizer.h"
 
 namespace liger {
 
@@ -29,4 +29,4 @@ absl::StatusOr<std::vector<TokenId>> ApplyChatTemplate(const Tokenizer& tokenize
 
 }  // namespace liger
 
-#endif  // LIGER_ENGINE_CHAT_TEMPLATE_H_
+#endif  // LIGER_ENGINE_TEXT_CHAT_TEMPLATE_H_

@@ -1,7 +1,7 @@
 // Weights as files hold them, behind one interface: Hugging Face names, Hugging Face row order.
 
-#ifndef LIGER_ENGINE_CHECKPOINT_H_
-#define LIGER_ENGINE_CHECKPOINT_H_
+#ifndef LIGER_ENGINE_WEIGHTS_CHECKPOINT_H_
+#define LIGER_ENGINE_WEIGHTS_CHECKPOINT_H_
 
 #include <cstdint>
 #include <memory>
@@ -62,4 +62,4 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> OpenCheckpoint(const CheckpointOptio
 
 }  // namespace liger
 
-#endif  // LIGER_ENGINE_CHECKPOINT_H_
+#endif  // LIGER_ENGINE_WEIGHTS_CHECKPOINT_H_
