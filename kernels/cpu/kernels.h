@@ -150,7 +150,8 @@ struct AttentionParams {
   const float* q_norm = nullptr;    // [D] or null: RMSNorm over each head, after the bias
   const float* k_norm = nullptr;
   float norm_eps = 0;
-  // cos and sin of offset * inverse frequency: [window + 2 * kFoldBlock][D / 2] each, offset 0 first
+  // cos and sin of offset * inverse frequency: [window + 2 * kFoldBlock][D / 2] each, offset 0
+  // first
   const float* rope_cos = nullptr;
   const float* rope_sin = nullptr;
   float* out = nullptr;  // [rows, Hq * D]

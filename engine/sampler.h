@@ -1,0 +1,72 @@
+// Logits to tokens.
+
+#ifndef LIGER_ENGINE_SAMPLER_H_
+#define LIGER_ENGINE_SAMPLER_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/types/span.h"
+#include "engine/sampling_params.h"
+
+namespace liger {
+
+struct TopToken {
+  TokenId id = -1;
+  float logprob = 0;
+};
+
+// A token that was drawn or scored.
+struct TokenResult {
+  TokenId id = -1;
+  // Natural logarithm of the model's own probability: before bias, penalties, temperature and
+  // filters. Set where the request asks for log-probabilities.
+  float logprob = 0;
+  // The most likely tokens, best first; as many as asked for. Capacity is kept between steps.
+  std::vector<TopToken> top;
+};
+
+// The parameters of one output and the counts that its penalties need. Made off the engine thread
+// with all the memory it will use. Not thread-safe.
+class SamplerState {
+ public:
+  // `params` are valid. Penalties count `prompt`; at most `max_tokens` tokens will be drawn.
+  SamplerState(SamplingParams params, absl::Span<const TokenId> prompt, int64_t max_tokens);
+
+  const SamplingParams& params() const { return params_; }
+
+  // Tells the penalties that `id` was drawn.
+  void Accept(TokenId id);
+
+ private:
+  friend class Sampler;
+  struct Count {
+    TokenId id;
+    int32_t in_output;
+  };
+
+  SamplingParams params_;
+  std::vector<Count> counts_;   // distinct tokens of prompt and output; empty without penalties
+  std::vector<int32_t> index_;  // open-addressed hash of ids into counts_
+};
+
+// Draws from logits. One per thread: it holds the work space, allocated once.
+class Sampler {
+ public:
+  explicit Sampler(int vocab_size);
+
+  // Draws token number `token_index` of the output from `logits` [vocab_size], which it may change.
+  // The result depends on logits, state and token_index alone, bit for bit.
+  void Sample(absl::Span<float> logits, const SamplerState& state, int64_t token_index,
+              TokenResult* result);
+
+  // The log-probability of `target`, and the `top` most likely tokens.
+  void Score(absl::Span<const float> logits, TokenId target, int top, TokenResult* result);
+
+ private:
+  std::vector<TopToken> candidates_;
+};
+
+}  // namespace liger
+
+#endif  // LIGER_ENGINE_SAMPLER_H_

@@ -1,0 +1,88 @@
+// The fixed set of request states, allocated once.
+
+#ifndef LIGER_ENGINE_STATE_POOL_H_
+#define LIGER_ENGINE_STATE_POOL_H_
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+namespace liger {
+
+using SlotId = int32_t;
+
+// The memory behind the slots, wherever it lies. Implemented by each backend.
+class StateStorage {
+ public:
+  virtual ~StateStorage() = default;
+  virtual void ClearSlot(SlotId slot) = 0;
+  virtual void CopySlot(SlotId from, SlotId to) = 0;
+};
+
+// How far a state has come. 0 <= folded <= committed <= position <= committed + 16, and folded is a
+// multiple of 16.
+struct SlotProgress {
+  int64_t position = 0;   // tokens absorbed
+  int64_t committed = 0;  // tokens that the client's text accounts for; no way back before it
+  int64_t folded = 0;     // tokens that the recurrence holds; the rest is in the ring of rows
+};
+
+class StatePool;
+
+// Owns one slot; gives it back when destroyed. Not thread-safe, like its pool.
+class StateSlot {
+ public:
+  StateSlot() = default;
+  StateSlot(StateSlot&& other) noexcept;
+  StateSlot& operator=(StateSlot&& other) noexcept;
+  StateSlot(const StateSlot&) = delete;
+  StateSlot& operator=(const StateSlot&) = delete;
+  ~StateSlot();
+
+  explicit operator bool() const { return pool_ != nullptr; }
+  SlotId id() const { return id_; }
+
+ private:
+  friend class StatePool;
+  StateSlot(StatePool* pool, SlotId id) : pool_(pool), id_(id) {}
+  void Release();
+
+  StatePool* pool_ = nullptr;
+  SlotId id_ = -1;
+};
+
+// Hands out slots and keeps their progress. Not thread-safe: the engine thread's own. Must outlive
+// its slots.
+class StatePool {
+ public:
+  // `storage` must outlive the pool.
+  StatePool(int num_slots, StateStorage* storage);
+
+  // A cleared slot at position 0, or nothing when all are taken.
+  std::optional<StateSlot> Acquire();
+
+  int total() const { return static_cast<int>(progress_.size()); }
+  int free() const { return static_cast<int>(free_.size()); }
+
+  const SlotProgress& progress(SlotId slot) const { return progress_[slot]; }
+
+  // Copies state and progress of one slot to another: a fork, or a copy put aside.
+  void Copy(SlotId from, SlotId to);
+  // The client's text now accounts for `position` tokens: committed <= position <= absorbed.
+  void Commit(SlotId slot, int64_t position);
+  // Takes back every token after `position`, exactly: committed <= position <= absorbed.
+  void RollBack(SlotId slot, int64_t position);
+  // Tokens were absorbed by a step, whose folds reached `folded`. For Engine alone.
+  void Advance(SlotId slot, int num_tokens, int64_t folded);
+
+ private:
+  friend class StateSlot;
+
+  StateStorage* storage_;
+  std::vector<SlotProgress> progress_;
+  std::vector<SlotId> free_;
+};
+
+}  // namespace liger
+
+#endif  // LIGER_ENGINE_STATE_POOL_H_
