@@ -11,18 +11,9 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "kernels/attention_types.h"
 
 namespace liger {
-
-// Tokens between two folds of the recurrence: a constant of the state's definition, not a setting.
-inline constexpr int kFoldBlock = 16;
-
-// How the raw projections become the recurrence's inputs (Liger, arXiv 2503.01496). Per key/value
-// head of size D, with k before RoPE:
-//   gla    q' = softmax(q)  k' = softmax(k)      g = logsigmoid(k) / gate_normalizer
-//   hgrn2  q' = softmax(q)  k' = 1 - sigmoid(k)  g = logsigmoid(k)
-//   gsa    q' = q           k' = k               g = logsigmoid(k) / gate_normalizer, D slots
-enum class GateKind { kGla, kHgrn2, kGsa };
 
 absl::string_view GateName(GateKind gate);
 // INVALID_ARGUMENT names the gates there are.

@@ -16,6 +16,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/attention_types.h"
+
 namespace liger::cpu {
 
 enum class Isa { kScalar, kAvx2, kAvx512 };
@@ -83,13 +85,8 @@ struct SiluMulParams {
 
 // ---- Liger attention ----------------------------------------------------------------------------
 
-enum class Gate { kGla, kHgrn2, kGsa };
-
-// Tokens between two folds of the recurrence.
-inline constexpr int kFoldBlock = 16;
-
 struct AttentionShape {
-  Gate gate = Gate::kGla;
+  GateKind gate = GateKind::kGla;
   int num_heads = 0;     // Hq
   int num_kv_heads = 0;  // Hk, divides Hq
   int head_dim = 0;      // D, a multiple of 16, at most 256
@@ -99,7 +96,7 @@ struct AttentionShape {
   DType row_type = DType::kF32;
 
   int ring_rows() const { return window + kFoldBlock; }
-  int matrices_per_head() const { return gate == Gate::kGsa ? 2 : 1; }
+  int matrices_per_head() const { return gate == GateKind::kGsa ? 2 : 1; }
   size_t recurrence_floats() const {
     return size_t{1} * num_kv_heads * matrices_per_head() * head_dim * head_dim;
   }
@@ -120,16 +117,6 @@ struct LayerState {
   size_t slot_stride = 0;
 };
 
-// One sequence's tokens in a step.
-struct SequenceSpan {
-  int32_t slot = 0;
-  int32_t first_row = 0;  // of the batch's rows
-  int32_t num_rows = 0;
-  int64_t position = 0;   // tokens absorbed before this step
-  int64_t folded = 0;     // tokens that S holds, a multiple of 16
-  int64_t committed = 0;  // a fold beyond this position is applied on reading and not written
-};
-
 // The output of token t reads S folded at F(t) = 16 floor((t - 1) / 16): where `folded` is smaller,
 // the fold routine is applied first (to S itself if F(t) <= committed, else to a copy in scratch).
 // With B the running sum of g from the fold on and j over the rows F(t) < j <= t,
@@ -142,7 +129,7 @@ struct SequenceSpan {
 // exp(B_t - B_j) is computed as written: exp(-B_j) overflows with strong gates. All k, v are read
 // as the rows hold them, the token's own included: what is rounded to bf16 is read rounded.
 // RoPE turns by offsets from the block's fold point, never by absolute positions.
-// Afterwards the caller advances position, and folded to min(F(last t), its committed multiple).
+// Afterwards the caller advances position, and folded to FoldedAfter(span).
 struct AttentionParams {
   AttentionShape shape;
   const float* qkv = nullptr;       // [rows, (Hq + 2 Hk) D] = [q heads | k heads | v heads], raw
