@@ -1,0 +1,60 @@
+// Byte-pair encoding of one word.
+
+#ifndef LIGER_ENGINE_TEXT_BPE_MERGER_H_
+#define LIGER_ENGINE_TEXT_BPE_MERGER_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/types/span.h"
+#include "engine/text/tokenizer.h"
+
+namespace liger {
+
+// The merges of a vocabulary, the earliest strongest (Sennrich et al., arXiv 1508.07909): as long
+// as two neighbours have a merge, the strongest one is done, the leftmost of equals first.
+//
+// Immutable once filled, then thread-safe.
+class BpeMerger {
+ public:
+  // What Merge works in: kept by the caller from word to word, so that it allocates only to grow.
+  class Scratch {
+    friend class BpeMerger;
+
+    struct Symbol {
+      TokenId id;
+      uint32_t previous;
+      uint32_t next;
+      uint32_t rank;  // of its merge with the next symbol
+    };
+    std::vector<Symbol> symbols_;
+    // A heap of rank << 32 | index of the left symbol. Entries that no longer agree with their
+    // symbol are stale and skipped.
+    std::vector<uint64_t> candidates_;
+  };
+
+  void Reserve(size_t merges) { merges_.reserve(merges); }
+  // Adds the next weaker merge. False where the pair has one already.
+  bool Add(TokenId left, TokenId right, TokenId merged);
+
+  // Appends `word` with all merges done to `out`. Time is O(n log n), memory 32 bytes a symbol.
+  // At most 2^32 - 2 symbols.
+  void Merge(absl::Span<const TokenId> word, Scratch* scratch, std::vector<TokenId>* out) const;
+
+ private:
+  struct Result {
+    uint32_t rank;
+    TokenId merged;
+  };
+
+  const Result* Find(TokenId left, TokenId right) const;
+  // Looks up the merge of symbol `index` with its neighbour and queues it, if there is one.
+  void Consider(uint32_t index, Scratch* scratch, bool heapify) const;
+
+  absl::flat_hash_map<uint64_t, Result> merges_;
+};
+
+}  // namespace liger
+
+#endif  // LIGER_ENGINE_TEXT_BPE_MERGER_H_

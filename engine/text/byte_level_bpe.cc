@@ -1,0 +1,230 @@
+#include "engine/text/byte_level_bpe.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+#include "engine/text/byte_alphabet.h"
+#include "engine/text/utf8.h"
+
+namespace liger {
+namespace {
+
+// A name from a file, fit for a log line.
+std::string Quoted(absl::string_view text) {
+  constexpr size_t kMaxShown = 40;
+  return absl::StrCat("\"", absl::CHexEscape(text.substr(0, kMaxShown)),
+                      text.size() > kMaxShown ? "...\"" : "\"");
+}
+
+template <typename... Args>
+absl::Status Damaged(absl::string_view member, size_t index, const Args&... args) {
+  return absl::InvalidArgumentError(absl::StrCat(member, "[", index, "] ", args...));
+}
+
+bool IsNormal(const BpeVocabulary& vocabulary, size_t id) {
+  return vocabulary.types[id] == static_cast<int64_t>(TokenType::kNormal);
+}
+
+}  // namespace
+
+struct ByteLevelBpe::Scratch {
+  std::vector<TokenId> symbols;
+  BpeMerger::Scratch merger;
+};
+
+absl::StatusOr<std::unique_ptr<ByteLevelBpe>> ByteLevelBpe::Create(const BpeVocabulary& vocabulary,
+                                                                   PreTokenizer pre_tokenizer) {
+  std::unique_ptr<ByteLevelBpe> result(new ByteLevelBpe(std::move(pre_tokenizer)));
+  const absl::StatusOr<TokenNames> names = result->AddTokens(vocabulary);
+  if (!names.ok()) return names.status();
+  if (const absl::Status status = result->AddByteTokens(vocabulary); !status.ok()) return status;
+  if (const absl::Status status = result->AddMerges(vocabulary, *names); !status.ok()) {
+    return status;
+  }
+  result->IndexTexts(vocabulary);
+  result->FindWords(vocabulary);
+  return result;
+}
+
+absl::StatusOr<ByteLevelBpe::TokenNames> ByteLevelBpe::AddTokens(const BpeVocabulary& vocabulary) {
+  const size_t size = vocabulary.tokens.size();
+  if (size == 0) return absl::InvalidArgumentError("tokens is empty");
+  if (size > kMaxTokens) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("tokens has ", size, " entries; the limit is ", kMaxTokens));
+  }
+  if (vocabulary.types.size() != size) {
+    return absl::InvalidArgumentError(absl::StrCat("token_type has ", vocabulary.types.size(),
+                                                   " entries, but tokens has ", size));
+  }
+
+  TokenNames names;
+  names.reserve(size);
+  tokens_.reserve(size);
+  for (size_t i = 0; i < size; ++i) {
+    const absl::string_view name = vocabulary.tokens[i];
+    if (name.empty()) return Damaged("tokens", i, "is empty");
+    if (name.size() > kMaxTokenBytes) {
+      return Damaged("tokens", i, "has ", name.size(), " bytes; the limit is ", kMaxTokenBytes);
+    }
+    if (ValidUtf8Prefix(name) < name.size()) {
+      return Damaged("tokens", i, "is not UTF-8: ", Quoted(name));
+    }
+    const auto [other, added] = names.try_emplace(name, static_cast<TokenId>(i));
+    if (!added) return Damaged("tokens", i, "is tokens[", other->second, "] again: ", Quoted(name));
+    const int64_t number = vocabulary.types[i];
+    if (number < static_cast<int64_t>(TokenType::kNormal) ||
+        number > static_cast<int64_t>(TokenType::kUnused)) {
+      return Damaged("token_type", i, "is ", number, "; supported are 1 to 5");
+    }
+    const auto type = static_cast<TokenType>(number);
+    const size_t begin = bytes_.size();
+    if (type != TokenType::kNormal) {
+      absl::StrAppend(&bytes_, name);
+    } else if (!AppendFromByteAlphabet(name, &bytes_)) {
+      return Damaged("tokens", i, "is not in the alphabet of byte-level tokens: ", Quoted(name));
+    }
+    const bool special = type == TokenType::kControl || type == TokenType::kUnknown;
+    tokens_.push_back(
+        {begin, static_cast<uint16_t>(bytes_.size() - begin), special, /*is_word=*/false});
+  }
+  return names;
+}
+
+absl::Status ByteLevelBpe::AddByteTokens(const BpeVocabulary& vocabulary) {
+  for (size_t i = 0; i < tokens_.size(); ++i) {
+    if (tokens_[i].size == 1 && IsNormal(vocabulary, i)) {
+      byte_tokens_[static_cast<uint8_t>(bytes_[tokens_[i].begin])] = static_cast<TokenId>(i);
+    }
+  }
+  for (int byte = 0; byte < 0x7F; ++byte) {
+    const bool needed = byte == '\n' || byte >= ' ';
+    if (needed && !byte_tokens_[byte].has_value()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("tokens has none for the byte 0x", absl::Hex(byte, absl::kZeroPad2)));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ByteLevelBpe::AddMerges(const BpeVocabulary& vocabulary, const TokenNames& names) {
+  const size_t size = vocabulary.merges.size();
+  if (size == 0) return absl::InvalidArgumentError("merges is empty");
+  if (size > kMaxTokens) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("merges has ", size, " entries; the limit is ", kMaxTokens));
+  }
+  merger_.Reserve(size);
+  std::string merged_name;
+  for (size_t i = 0; i < size; ++i) {
+    const absl::string_view merge = vocabulary.merges[i];
+    const size_t space = merge.find(' ');
+    if (space == absl::string_view::npos || merge.find(' ', space + 1) != absl::string_view::npos) {
+      return Damaged("merges", i, "is not two tokens with one space between: ", Quoted(merge));
+    }
+    merged_name.assign(merge.data(), space);
+    merged_name.append(merge.data() + space + 1, merge.size() - space - 1);
+    TokenId ids[3];  // left, right, merged
+    const absl::string_view parts[3] = {merge.substr(0, space), merge.substr(space + 1),
+                                        merged_name};
+    for (int part = 0; part < 3; ++part) {
+      const auto it = names.find(parts[part]);
+      if (it == names.end()) {
+        return Damaged("merges", i, "names or makes an unknown token: ", Quoted(parts[part]));
+      }
+      ids[part] = it->second;
+      if (!IsNormal(vocabulary, ids[part])) {
+        return Damaged("merges", i,
+                       "names or makes a token that is not a normal one: ", Quoted(parts[part]));
+      }
+    }
+    if (!merger_.Add(ids[0], ids[1], ids[2])) {
+      return Damaged("merges", i, "is there twice: ", Quoted(merge));
+    }
+  }
+  return absl::OkStatus();
+}
+
+void ByteLevelBpe::IndexTexts(const BpeVocabulary& vocabulary) {
+  by_text_.reserve(tokens_.size());
+  // Of a normal and another token with the same text, FindToken means the one written as it is.
+  for (const bool normal : {false, true}) {
+    for (size_t i = 0; i < tokens_.size(); ++i) {
+      if (IsNormal(vocabulary, i) != normal) continue;
+      const auto id = static_cast<TokenId>(i);
+      const absl::string_view text = Bytes(tokens_[i]);
+      by_text_.try_emplace(text, id);
+      const bool user_defined =
+          vocabulary.types[i] == static_cast<int64_t>(TokenType::kUserDefined);
+      if (user_defined) in_any_text_.Add(text, id);
+      if (user_defined || tokens_[i].special) in_trusted_text_.Add(text, id);
+    }
+  }
+}
+
+void ByteLevelBpe::FindWords(const BpeVocabulary& vocabulary) {
+  Scratch scratch;
+  std::vector<TokenId> ids;
+  for (size_t i = 0; i < tokens_.size(); ++i) {
+    if (!IsNormal(vocabulary, i)) continue;
+    ids.clear();
+    MergeBytes(Bytes(tokens_[i]), &scratch, &ids);
+    if (ids.size() != 1 || ids[0] != static_cast<TokenId>(i)) continue;
+    tokens_[i].is_word = true;
+    longest_word_ = std::max<size_t>(longest_word_, tokens_[i].size);
+  }
+}
+
+void ByteLevelBpe::Encode(absl::string_view text, Specials specials,
+                          std::vector<TokenId>* ids) const {
+  const SpecialTokenFinder& finder = specials == Specials::kParse ? in_trusted_text_ : in_any_text_;
+  Scratch scratch;
+  const auto encode_word = [&](absl::string_view word) { EncodeWord(word, &scratch, ids); };
+  while (const auto token = finder.FindFirst(text)) {
+    pre_tokenizer_.Split(text.substr(0, token->begin), encode_word);
+    ids->push_back(token->id);
+    text.remove_prefix(token->begin + token->size);
+  }
+  pre_tokenizer_.Split(text, encode_word);
+}
+
+void ByteLevelBpe::EncodeWord(absl::string_view word, Scratch* scratch,
+                              std::vector<TokenId>* ids) const {
+  if (word.size() <= longest_word_) {
+    const auto it = by_text_.find(word);
+    if (it != by_text_.end() && tokens_[it->second].is_word) {
+      ids->push_back(it->second);
+      return;
+    }
+  }
+  for (; word.size() > kMaxWordBytes; word.remove_prefix(kMaxWordBytes)) {
+    MergeBytes(word.substr(0, kMaxWordBytes), scratch, ids);
+  }
+  MergeBytes(word, scratch, ids);
+}
+
+void ByteLevelBpe::MergeBytes(absl::string_view word, Scratch* scratch,
+                              std::vector<TokenId>* ids) const {
+  scratch->symbols.clear();
+  for (const char byte : word) {
+    const std::optional<TokenId> id = byte_tokens_[static_cast<uint8_t>(byte)];
+    if (id.has_value()) scratch->symbols.push_back(*id);
+  }
+  merger_.Merge(scratch->symbols, &scratch->merger, ids);
+}
+
+absl::string_view ByteLevelBpe::TokenBytes(TokenId id) const {
+  return Contains(id) ? Bytes(tokens_[id]) : absl::string_view();
+}
+
+bool ByteLevelBpe::IsSpecial(TokenId id) const { return Contains(id) && tokens_[id].special; }
+
+std::optional<TokenId> ByteLevelBpe::FindToken(absl::string_view text) const {
+  const auto it = by_text_.find(text);
+  if (it == by_text_.end()) return std::nullopt;
+  return it->second;
+}
+
+}  // namespace liger

@@ -1,0 +1,27 @@
+#include "engine/text/tokenizer.h"
+
+#include "engine/text/utf8.h"
+
+namespace liger {
+
+std::vector<TokenId> Tokenizer::Encode(absl::string_view text, Specials specials) const {
+  std::vector<TokenId> ids;
+  Encode(text, specials, &ids);
+  return ids;
+}
+
+std::string Tokenizer::Decode(absl::Span<const TokenId> ids, bool keep_specials) const {
+  std::string bytes;
+  for (const TokenId id : ids) {
+    if (IsSpecial(id) && !keep_specials) continue;
+    const absl::string_view token = TokenBytes(id);
+    bytes.append(token.data(), token.size());
+  }
+  std::string text;
+  if (AppendWellFormed(bytes, &text) < bytes.size()) {
+    text.append(kReplacementCharacter.data(), kReplacementCharacter.size());
+  }
+  return text;
+}
+
+}  // namespace liger

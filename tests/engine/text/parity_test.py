@@ -1,0 +1,182 @@
+"""Token ids are those of the `tokenizers` package, for every string of a large and hostile corpus.
+
+The reference is made from the GGUF file's own tokens and merges. Needs the program tokenize_lines
+(in LIGER_BIN_DIR, default build/release/bin) and the model (LIGER_TEST_MODEL, default
+build/models/SmolLM2-135M-Instruct.Q4_1.gguf).
+"""
+
+import json
+import os
+import pathlib
+import random
+import subprocess
+import sys
+
+import gguf
+import pytest
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers
+
+SOURCE = pathlib.Path(__file__).parents[3]
+MODEL = pathlib.Path(
+    os.environ.get(
+        "LIGER_TEST_MODEL", SOURCE / "build/models/SmolLM2-135M-Instruct.Q4_1.gguf"
+    )
+)
+PROGRAM = (
+    pathlib.Path(os.environ.get("LIGER_BIN_DIR", SOURCE / "build/release/bin"))
+    / "tokenize_lines"
+)
+
+STRINGS = 20_000
+CONTROL = 3  # tokenizer.ggml.token_type
+
+
+@pytest.fixture(scope="module")
+def metadata():
+    for path in (MODEL, PROGRAM):
+        if not path.exists():
+            pytest.skip(f"{path} does not exist")
+    fields = gguf.GGUFReader(MODEL).fields
+    return {
+        name: fields[f"tokenizer.ggml.{name}"].contents()
+        for name in ("tokens", "token_type", "merges")
+    }
+
+
+@pytest.fixture(scope="module")
+def specials(metadata):
+    return [
+        token
+        for token, kind in zip(metadata["tokens"], metadata["token_type"])
+        if kind == CONTROL
+    ]
+
+
+def make_reference(metadata, specials=()):
+    reference = tokenizers.Tokenizer(
+        models.BPE(
+            vocab={token: i for i, token in enumerate(metadata["tokens"])},
+            merges=[tuple(merge.split(" ")) for merge in metadata["merges"]],
+        )
+    )
+    reference.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
+        ]
+    )
+    reference.decoder = decoders.ByteLevel()
+    reference.add_special_tokens(list(specials))
+    return reference
+
+
+def run(mode, values):
+    """What tokenize_lines answers, one value each."""
+    result = subprocess.run(
+        [PROGRAM, MODEL, mode],
+        input="".join(json.dumps(value) + "\n" for value in values),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    answers = [json.loads(line) for line in result.stdout.splitlines()]
+    assert len(answers) == len(values)
+    return answers
+
+
+def assert_equal_ids(reference, mode, strings):
+    expected = [
+        encoding.ids
+        for encoding in reference.encode_batch(strings, add_special_tokens=False)
+    ]
+    different = [
+        (string, theirs, ours)
+        for string, theirs, ours in zip(strings, expected, run(mode, strings))
+        if theirs != ours
+    ]
+    assert not different, f"{len(different)} differ, such as {different[:3]!r}"
+
+
+def any_character(rng):
+    """Of any plane, assigned or not; surrogates are no characters."""
+    while True:
+        code = rng.randrange(rng.choice([0x80, 0x250, 0x3000, 0x10000, 0x30000, 0x110000]))
+        if not 0xD800 <= code < 0xE000:
+            return chr(code)
+
+
+WORDS = "the of and Paris don't WE'LL it's naïve Straße привет 日本語 한국어 ไทย हिन्दी עברית x_1 __init__ 3.14 1e-9".split()
+SPACES = [" ", "  ", "\t", "\n", "\r\n", "\n\n", "\u00a0", "\u2003", "\u3000", "\u0085", "\u180e", "\u200b", "\x1c", "\v", "\f"]
+DIGITS = list("0123456789") + ["²", "½", "Ⅷ", "٣", "५", "㉈", "𝟘", "𑜰", "一", "\U00011de0", "\U00016ff4"]
+CONTRACTIONS = ["'s", "'t", "'re", "'ve", "'m", "'ll", "'d", "'S", "'T", "'RE", "’s", "'", "''", "'sd", " 's"]
+EMOJI = ["👩‍👩‍👧‍👦", "🏳️‍🌈", "👍🏽", "🇫🇷", "1️⃣", "☕", "\u200d", "\ufe0f", "🫠", "é", "e\u0301", "\u0301" * 5]
+CONTROLS = [chr(c) for c in range(0x20)] + ["\x7f", "\x80", "\x9f", "\ufeff", "\ufffd", "\uffff", "\U0010ffff"]
+PUNCTUATION = list("!\"#$%&()*+,-./:;<=>?@[\\]^_`{|}~") + ["…", "—", "«", "→", "==", "!=", "//", "/*", "*/", "{}", "});"]
+
+
+def special_look_alikes(specials):
+    for token in specials:
+        yield from (token, token[:-1], token[1:], token.upper(), token.replace("_", " "), token + token[0])
+    yield from ("<|", "|>", "<|im_start|", "<<|im_end|>>", "<|im_<|im_end|>", "<|endoftext |>")
+
+
+def real_texts():
+    """Documents of the machine the test runs on: licences, and Python's library as code and prose."""
+    paths = sorted(pathlib.Path("/usr/share/common-licenses").glob("*"))
+    paths += sorted(pathlib.Path(os.__file__).parent.glob("*.py"))
+    paths += sorted(SOURCE.glob("engine/**/*.cc")) + sorted(SOURCE.glob("**/*.md"))
+    return [path.read_text(encoding="utf-8", errors="replace") for path in paths if path.is_file()]
+
+
+def make_strings(specials):
+    rng = random.Random(20250301)
+    pools = [WORDS, SPACES, DIGITS, CONTRACTIONS, EMOJI, CONTROLS, PUNCTUATION, list(special_look_alikes(specials))]
+    documents = real_texts()
+    strings = ["", " ", "\n"]
+    while len(strings) < STRINGS:
+        kind = rng.randrange(5)
+        if kind == 0:  # any characters at all
+            strings.append("".join(any_character(rng) for _ in range(rng.randrange(1, 60))))
+        elif kind == 1:  # one pool's pieces next to each other
+            pool = rng.choice(pools)
+            strings.append("".join(rng.choice(pool) for _ in range(rng.randrange(1, 30))))
+        elif kind == 2:  # all pools mixed
+            strings.append("".join(rng.choice(rng.choice(pools)) for _ in range(rng.randrange(1, 60))))
+        elif kind == 3:  # a cut of a real text
+            document = rng.choice(documents)
+            begin = rng.randrange(max(1, len(document)))
+            strings.append(document[begin : begin + rng.randrange(1, 2000)])
+        else:  # long runs of one piece
+            strings.append("".join(rng.choice(rng.choice(pools)) * rng.randrange(1, 200) for _ in range(3)))
+    return strings
+
+
+def test_ids_equal_the_reference(metadata, specials):
+    strings = make_strings(specials)
+    assert len(strings) == STRINGS
+    assert_equal_ids(make_reference(metadata), "text", strings)
+    assert_equal_ids(make_reference(metadata, specials), "parse", strings)
+
+
+def test_every_code_point_is_classified_as_the_reference_does(metadata):
+    """Letter, number, space or other: between neighbours that make the class visible."""
+    characters = (chr(c) for c in range(sys.maxunicode + 1) if not 0xD800 <= c < 0xE000)
+    tables = ["".join(f"x{c}x 0{c}! {c}?\n{c}\n" for c in batch) for batch in batches(characters, 500)]
+    assert_equal_ids(make_reference(metadata), "text", tables)
+
+
+def batches(items, size):
+    items = list(items)
+    return [items[i : i + size] for i in range(0, len(items), size)]
+
+
+def test_decoding_equals_the_reference(metadata, specials):
+    """Any ids, so that characters are cut in all ways: both replace what is not UTF-8."""
+    rng = random.Random(7)
+    size = len(metadata["tokens"])
+    sequences = [[rng.randrange(size) for _ in range(rng.randrange(1, 40))] for _ in range(5000)]
+    reference = make_reference(metadata, specials)
+    expected = [reference.decode(ids, skip_special_tokens=True) for ids in sequences]
+    assert run("decode", sequences) == expected
