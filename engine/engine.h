@@ -55,9 +55,8 @@ struct StepOutput {
   std::vector<TokenResult> sampled;
   // For each entry that scored, in order: one for each scored token.
   std::vector<TokenResult> scored;
-  // Where the step's time went, in seconds.
-  double forward_seconds = 0;
-  double sample_seconds = 0;
+  // Of the whole step.
+  double seconds = 0;
 };
 
 struct EngineOptions {

@@ -18,6 +18,7 @@ struct TopToken {
 
 // A token that was drawn or scored.
 struct TokenResult {
+  // -1 where nothing could be drawn because the logits were not finite: that output has failed.
   TokenId id = -1;
   // Natural logarithm of the model's own probability: before bias, penalties, temperature and
   // filters. Set where the request asks for log-probabilities.
@@ -45,9 +46,12 @@ class SamplerState {
     int32_t in_output;
   };
 
+  // The entry of `id` in counts_, made where there is none.
+  Count& CountOf(TokenId id);
+
   SamplingParams params_;
   std::vector<Count> counts_;   // distinct tokens of prompt and output; empty without penalties
-  std::vector<int32_t> index_;  // open-addressed hash of ids into counts_
+  std::vector<int32_t> index_;  // open-addressed hash of ids into counts_; -1: free
 };
 
 // Draws from logits. One per thread: it holds the work space, allocated once.
@@ -55,16 +59,34 @@ class Sampler {
  public:
   explicit Sampler(int vocab_size);
 
-  // Draws token number `token_index` of the output from `logits` [vocab_size], which it may change.
+  // Draws token number `token_index` of the output from `logits` [vocab_size], which it changes and
+  // puts back.
   // The result depends on logits, state and token_index alone, bit for bit.
   void Sample(absl::Span<float> logits, const SamplerState& state, int64_t token_index,
               TokenResult* result);
 
-  // The log-probability of `target`, and the `top` most likely tokens.
-  void Score(absl::Span<const float> logits, TokenId target, int top, TokenResult* result);
+  // Fills in `result`, whose id is set: its log-probability and the `top` most likely tokens.
+  void Score(absl::Span<const float> logits, int top, TokenResult* result);
 
  private:
-  std::vector<TopToken> candidates_;
+  struct Candidate {
+    TokenId id;
+    float logit;
+  };
+  static bool Better(const Candidate& a, const Candidate& b);
+
+  // Applies bias, penalties and suppression; replaced_ remembers the model's own logits.
+  void Adjust(absl::Span<float> logits, const SamplerState& state, int64_t token_index);
+  TokenId Draw(absl::Span<const float> logits, float max, const SamplingParams& params,
+               double uniform);
+  // Leaves in candidates_ at least the `count` largest logits and perhaps more, best first.
+  void GatherLargest(absl::Span<const float> logits, float max, int count);
+  void FillTop(absl::Span<const float> logits, float max, double log_sum, int top,
+               TokenResult* result);
+
+  std::vector<Candidate> candidates_;
+  std::vector<Candidate> replaced_;
+  std::vector<float> weights_;
 };
 
 }  // namespace liger

@@ -1,0 +1,126 @@
+// A device, at the grain of a layer's fused operations: what Model::Forward is written in.
+
+#ifndef LIGER_ENGINE_BACKEND_H_
+#define LIGER_ENGINE_BACKEND_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "engine/model_config.h"
+#include "engine/sampler.h"
+#include "engine/state_pool.h"
+#include "engine/weights/checkpoint.h"
+#include "kernels/attention_types.h"
+
+namespace liger {
+
+// Handles to what a backend keeps on its device. Only the backend that made one reads it.
+struct Matrix {  // weights [rows, cols] = [out_features, in_features]
+  int id = -1;
+  int rows = 0;
+  int cols = 0;
+};
+struct Vector {  // float32; id -1: absent
+  int id = -1;
+};
+struct Activations {  // [rows, cols] of the backend's activation type
+  void* data = nullptr;
+  int rows = 0;
+  int cols = 0;
+  // The first `count` rows.
+  Activations First(int count) const { return {data, count, cols}; }
+};
+
+// A row of logits that a step needs: to draw from, or to score a known token.
+struct LogitRow {
+  int row = -1;         // of the batch; -1: the slot's last hidden vector
+  SlotId slot = -1;     // whose sampler draws or scores
+  TokenId target = -1;  // the token to score; -1: draw
+  int64_t token_index = 0;
+  TokenResult* result = nullptr;
+};
+
+// What a step does, as plain data, the same for every backend.
+struct StepPlan {
+  absl::Span<const TokenId> tokens;  // one for each row of the batch
+  std::vector<SequenceSpan> spans;
+  std::vector<LogitRow> logits;
+};
+
+// What attention needs beside q, k and v.
+struct AttentionWeights {
+  Vector qkv_bias;  // Qwen2
+  Vector q_norm;    // Qwen3
+  Vector k_norm;
+};
+
+struct BackendOptions {
+  std::string dtype = "auto";
+  int threads = 0;
+  std::string isa = "auto";
+};
+
+// Owns device memory, execution resources and the states. Operations are queued in the order of the
+// calls; RunStep returns when they are done. Not thread-safe.
+class Backend : public StateStorage {
+ public:
+  virtual std::string name() const = 0;    // "cpu" or "cuda"
+  virtual std::string device() const = 0;  // for people
+  virtual std::string dtype() const = 0;   // of the weights: "f32", "bf16"
+  // How the states' rows are stored: "f32" or "bf16". Part of a state's identity.
+  virtual std::string row_dtype() const = 0;
+  virtual int64_t weight_bytes() const = 0;
+  virtual int64_t state_bytes() const = 0;  // of one slot
+
+  // ---- Loading. RESOURCE_EXHAUSTED where the device's memory does not suffice. ----
+
+  // The given tensors of `checkpoint`, all with the same number of columns, one below the other.
+  virtual absl::StatusOr<Matrix> LoadMatrix(const Checkpoint& checkpoint,
+                                            absl::Span<const TensorInfo* const> stacked) = 0;
+  // The same for vectors: one after the other.
+  virtual absl::StatusOr<Vector> LoadVector(const Checkpoint& checkpoint,
+                                            absl::Span<const TensorInfo* const> joined) = 0;
+  virtual absl::StatusOr<Activations> Allocate(int rows, int cols) = 0;
+  // The states and what attention needs beside them, for `max_slots` requests.
+  virtual absl::Status AllocateStates(const ModelConfig& config, int max_slots) = 0;
+
+  virtual void BindSampler(SlotId slot, std::unique_ptr<SamplerState> sampler) = 0;
+
+  // ---- A step. ----
+
+  // Runs `forward`, which calls the operations below. INTERNAL where the device failed.
+  virtual absl::Status RunStep(const StepPlan& plan, absl::FunctionRef<void()> forward) = 0;
+
+  // x = rows of `embedding` for the plan's tokens.
+  virtual void Embed(const Matrix& embedding, Activations x) = 0;
+  // x += delta (where delta.data is set), then out = RMSNorm(x) * weight.
+  virtual void AddRmsNorm(Activations x, Activations delta, const Vector& weight, float eps,
+                          Activations out) = 0;
+  // y = x W^T.
+  virtual void Linear(const Matrix& weights, Activations x, Activations y) = 0;
+  // The gated recurrence and the window over raw projections [q | k | v], mixed; k and v go into
+  // the states' rows, full blocks that are committed into S. See kernels/attention_types.h.
+  virtual void Attention(int layer, const AttentionWeights& weights, Activations qkv,
+                         Activations out) = 0;
+  // out = silu(gate) * up, of gate_up = [gate | up].
+  virtual void SiluMul(Activations gate_up, Activations out) = 0;
+  // Keeps the last row of each span as its slot's last hidden vector.
+  virtual void StoreLastHidden(Activations hidden) = 0;
+  // out[i] = the hidden vector that plan.logits[first + i] names, for i < out.rows.
+  virtual void GatherLogitRows(int first, Activations hidden, Activations out) = 0;
+  // Draws or scores plan.logits[first + i] from row i of `logits`.
+  virtual void Sample(int first, Activations logits) = 0;
+};
+
+// INVALID_ARGUMENT names an option that this program or machine cannot serve.
+absl::StatusOr<std::unique_ptr<Backend>> CreateCpuBackend(const BackendOptions& options);
+
+}  // namespace liger
+
+#endif  // LIGER_ENGINE_BACKEND_H_

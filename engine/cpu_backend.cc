@@ -1,0 +1,292 @@
+#include "engine/cpu_backend.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "engine/status_macros.h"
+
+namespace liger {
+namespace {
+
+float* Data(const Activations& a) { return static_cast<float*>(a.data); }
+float* Row(const Activations& a, int row) { return Data(a) + static_cast<int64_t>(row) * a.cols; }
+
+// The share of [0, count) that `part` of `parts` works on.
+std::pair<int, int> Share(int count, int part, int parts) {
+  return {static_cast<int>(int64_t{count} * part / parts),
+          static_cast<int>(int64_t{count} * (part + 1) / parts)};
+}
+
+}  // namespace
+
+CpuBackend::CpuBackend(cpu::Isa isa, cpu::DType weight_type, int threads)
+    : isa_(isa), weight_type_(weight_type), kernels_(cpu::Kernels(isa)), pool_(threads) {}
+
+std::string CpuBackend::device() const {
+  return absl::StrCat(cpu::IsaName(isa_), ", ", pool_.size(),
+                      pool_.size() == 1 ? " thread" : " threads");
+}
+
+std::string CpuBackend::dtype() const { return weight_type_ == cpu::DType::kF32 ? "f32" : "bf16"; }
+
+// ---- Loading ------------------------------------------------------------------------------------
+
+absl::StatusOr<Matrix> CpuBackend::LoadMatrix(const Checkpoint& checkpoint,
+                                              absl::Span<const TensorInfo* const> stacked) {
+  const int cols = static_cast<int>(stacked.front()->shape[1]);
+  int rows = 0;
+  for (const TensorInfo* tensor : stacked) rows += static_cast<int>(tensor->shape[0]);
+
+  const size_t bytes = cpu::PackedBytes(weight_type_, rows, cols);
+  LIGER_ASSIGN_OR_RETURN(AlignedBuffer buffer, AlignedBuffer::Allocate(bytes));
+  const int panels = (rows + cpu::kPanelRows - 1) / cpu::kPanelRows;
+  pool_.Run([&](int part, int parts) {
+    std::vector<float> source(size_t{cpu::kPanelRows} * cols);
+    const auto [begin, end] = Share(panels, part, parts);
+    for (int panel = begin; panel < end; ++panel) {
+      const int first = panel * cpu::kPanelRows;
+      const int last = std::min(first + cpu::kPanelRows, rows);
+      int tensor_first = 0;  // row of the stack where the tensor begins
+      for (const TensorInfo* tensor : stacked) {
+        const int tensor_last = tensor_first + static_cast<int>(tensor->shape[0]);
+        const int from = std::max(first, tensor_first);
+        const int to = std::min(last, tensor_last);
+        if (from < to) {
+          checkpoint.ReadRows(*tensor, from - tensor_first,
+                              absl::MakeSpan(source.data() + int64_t{from - first} * cols,
+                                             size_t{1} * (to - from) * cols));
+        }
+        tensor_first = tensor_last;
+      }
+      cpu::PackRows(source.data(), first, last - first, cols, weight_type_, buffer.data());
+    }
+  });
+
+  weight_bytes_ += static_cast<int64_t>(bytes);
+  const cpu::PackedMatrix packed{buffer.data(), weight_type_, rows, cols};
+  matrices_.push_back({std::move(buffer), packed});
+  return Matrix{static_cast<int>(matrices_.size()) - 1, rows, cols};
+}
+
+absl::StatusOr<Vector> CpuBackend::LoadVector(const Checkpoint& checkpoint,
+                                              absl::Span<const TensorInfo* const> joined) {
+  std::vector<float> values;
+  for (const TensorInfo* tensor : joined) {
+    const size_t size = tensor->shape[0];
+    values.resize(values.size() + size);
+    checkpoint.ReadRows(*tensor, 0, absl::MakeSpan(values).last(size));
+  }
+  weight_bytes_ += static_cast<int64_t>(values.size() * sizeof(float));
+  vectors_.push_back(std::move(values));
+  return Vector{static_cast<int>(vectors_.size()) - 1};
+}
+
+absl::StatusOr<Activations> CpuBackend::Allocate(int rows, int cols) {
+  LIGER_ASSIGN_OR_RETURN(AlignedBuffer buffer,
+                         AlignedBuffer::Allocate(sizeof(float) * rows * cols));
+  activations_.push_back(std::move(buffer));
+  return Activations{activations_.back().data(), rows, cols};
+}
+
+absl::Status CpuBackend::AllocateStates(const ModelConfig& config, int max_slots) {
+  shape_ = {.gate = config.gate,
+            .num_heads = config.num_heads,
+            .num_kv_heads = config.num_kv_heads,
+            .head_dim = config.head_dim,
+            .window = config.window,
+            .gate_normalizer = config.gate_normalizer,
+            .mix = config.mix,
+            .row_type = weight_type_};
+  rms_norm_eps_ = config.rms_norm_eps;
+  num_layers_ = config.num_layers;
+  hidden_size_ = config.hidden_size;
+
+  constexpr size_t kCacheLine = 64;
+  slot_bytes_ = num_layers_ * (shape_.recurrence_floats() * sizeof(float) + shape_.row_bytes()) +
+                hidden_size_ * sizeof(float);
+  slot_bytes_ = (slot_bytes_ + kCacheLine - 1) / kCacheLine * kCacheLine;
+  LIGER_ASSIGN_OR_RETURN(states_, AlignedBuffer::Allocate(slot_bytes_ * max_slots));
+  LIGER_ASSIGN_OR_RETURN(
+      attention_scratch_,
+      AlignedBuffer::Allocate(cpu::AttentionScratchBytes(shape_) * pool_.size()));
+
+  const std::vector<float> frequencies = RopeInverseFrequencies(config);
+  for (int offset = 0; offset < config.window + 2 * kFoldBlock; ++offset) {
+    for (const float frequency : frequencies) {
+      rope_cos_.push_back(static_cast<float>(std::cos(double{frequency} * offset)));
+      rope_sin_.push_back(static_cast<float>(std::sin(double{frequency} * offset)));
+    }
+  }
+
+  samplers_.assign(pool_.size(), Sampler(config.vocab_size));
+  bound_.resize(max_slots);
+  return absl::OkStatus();
+}
+
+// ---- States -------------------------------------------------------------------------------------
+
+float* CpuBackend::LastHidden(SlotId slot) const {
+  return reinterpret_cast<float*>(
+      Slot(slot) + num_layers_ * (shape_.recurrence_floats() * sizeof(float) + shape_.row_bytes()));
+}
+
+void CpuBackend::ClearSlot(SlotId slot) { std::memset(Slot(slot), 0, slot_bytes_); }
+
+void CpuBackend::CopySlot(SlotId from, SlotId to) {
+  std::memcpy(Slot(to), Slot(from), slot_bytes_);
+}
+
+void CpuBackend::BindSampler(SlotId slot, std::unique_ptr<SamplerState> sampler) {
+  bound_[slot] = std::move(sampler);
+}
+
+// ---- A step -------------------------------------------------------------------------------------
+
+absl::Status CpuBackend::RunStep(const StepPlan& plan, absl::FunctionRef<void()> forward) {
+  plan_ = &plan;
+  forward();
+  plan_ = nullptr;
+  return absl::OkStatus();
+}
+
+void CpuBackend::Embed(const Matrix& embedding, Activations x) {
+  const cpu::PackedMatrix& table = matrices_[embedding.id].matrix;
+  for (int row = 0; row < x.rows; ++row) cpu::UnpackRow(table, plan_->tokens[row], Row(x, row));
+}
+
+const float* CpuBackend::DataOf(const Vector& vector) const {
+  return vector.id < 0 ? nullptr : vectors_[vector.id].data();
+}
+
+void CpuBackend::AddRmsNorm(Activations x, Activations delta, const Vector& weight, float eps,
+                            Activations out) {
+  const cpu::AddRmsNormParams params{.x = Data(x),
+                                     .delta = Data(delta),
+                                     .weight = DataOf(weight),
+                                     .out = Data(out),
+                                     .rows = x.rows,
+                                     .size = x.cols,
+                                     .eps = eps};
+  pool_.Run([&](int part, int parts) { kernels_.add_rms_norm(params, part, parts); });
+}
+
+void CpuBackend::Linear(const Matrix& weights, Activations x, Activations y) {
+  const cpu::LinearParams params{.x = Data(x),
+                                 .x_stride = x.cols,
+                                 .rows = x.rows,
+                                 .weights = matrices_[weights.id].matrix,
+                                 .y = Data(y),
+                                 .y_stride = y.cols};
+  pool_.Run([&](int part, int parts) { kernels_.linear(params, part, parts); });
+}
+
+void CpuBackend::Attention(int layer, const AttentionWeights& weights, Activations qkv,
+                           Activations out) {
+  const size_t recurrence_bytes = shape_.recurrence_floats() * sizeof(float);
+  const cpu::AttentionParams params{
+      .shape = shape_,
+      .qkv = Data(qkv),
+      .qkv_bias = DataOf(weights.qkv_bias),
+      .q_norm = DataOf(weights.q_norm),
+      .k_norm = DataOf(weights.k_norm),
+      .norm_eps = rms_norm_eps_,
+      .rope_cos = rope_cos_.data(),
+      .rope_sin = rope_sin_.data(),
+      .out = Data(out),
+      .spans = plan_->spans.data(),
+      .num_spans = static_cast<int>(plan_->spans.size()),
+      .state = {.recurrence = states_.data() + layer * recurrence_bytes,
+                .rows =
+                    states_.data() + num_layers_ * recurrence_bytes + layer * shape_.row_bytes(),
+                .slot_stride = slot_bytes_},
+      .scratch = attention_scratch_.data()};
+  pool_.Run([&](int part, int parts) { kernels_.attention(params, part, parts); });
+}
+
+void CpuBackend::SiluMul(Activations gate_up, Activations out) {
+  const cpu::SiluMulParams params{
+      .gate_up = Data(gate_up), .out = Data(out), .rows = out.rows, .size = out.cols};
+  pool_.Run([&](int part, int parts) { kernels_.silu_mul(params, part, parts); });
+}
+
+void CpuBackend::StoreLastHidden(Activations hidden) {
+  for (const SequenceSpan& span : plan_->spans) {
+    std::memcpy(LastHidden(span.slot), Row(hidden, span.first_row + span.num_rows - 1),
+                hidden_size_ * sizeof(float));
+  }
+}
+
+void CpuBackend::GatherLogitRows(int first, Activations hidden, Activations out) {
+  for (int i = 0; i < out.rows; ++i) {
+    const LogitRow& wanted = plan_->logits[first + i];
+    const float* source = wanted.row >= 0 ? Row(hidden, wanted.row) : LastHidden(wanted.slot);
+    std::memcpy(Row(out, i), source, hidden_size_ * sizeof(float));
+  }
+}
+
+void CpuBackend::Sample(int first, Activations logits) {
+  // Rows differ widely in cost (greedy or with filters), so parts take them one by one.
+  std::atomic<int> next{0};
+  pool_.Run([&](int part, int /*parts*/) {
+    for (int i; (i = next.fetch_add(1, std::memory_order_relaxed)) < logits.rows;) {
+      const LogitRow& wanted = plan_->logits[first + i];
+      const absl::Span<float> row = absl::MakeSpan(Row(logits, i), logits.cols);
+      if (wanted.target >= 0) {
+        wanted.result->id = wanted.target;
+        samplers_[part].Score(row, bound_[wanted.slot]->params().top_logprobs, wanted.result);
+      } else {
+        samplers_[part].Sample(row, *bound_[wanted.slot], wanted.token_index, wanted.result);
+        if (wanted.result->id >= 0) bound_[wanted.slot]->Accept(wanted.result->id);
+      }
+    }
+  });
+}
+
+// ---- Creation -----------------------------------------------------------------------------------
+
+namespace {
+
+absl::StatusOr<cpu::Isa> ParseIsa(const std::string& name) {
+  if (name == "auto") return cpu::BestIsa();
+  for (const cpu::Isa isa : {cpu::Isa::kScalar, cpu::Isa::kAvx2, cpu::Isa::kAvx512}) {
+    if (name != cpu::IsaName(isa)) continue;
+    if (isa > cpu::BestIsa()) {
+      return absl::InvalidArgumentError(absl::StrCat("isa ", name,
+                                                     " is not one of this machine's; ",
+                                                     "its best is ", cpu::IsaName(cpu::BestIsa())));
+    }
+    return isa;
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("isa \"", name, "\" is unknown: auto, scalar, avx2 or avx512"));
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Backend>> CreateCpuBackend(const BackendOptions& options) {
+  LIGER_ASSIGN_OR_RETURN(const cpu::Isa isa, ParseIsa(options.isa));
+  cpu::DType type;
+  if (options.dtype == "f32") {
+    type = cpu::DType::kF32;
+  } else if (options.dtype == "bf16" || options.dtype == "auto") {
+    type = cpu::DType::kBf16;
+  } else {
+    return absl::InvalidArgumentError(absl::StrCat("dtype \"", options.dtype,
+                                                   "\" is not served by the CPU backend: auto, "
+                                                   "f32 or bf16"));
+  }
+  const int cores = static_cast<int>(std::thread::hardware_concurrency());
+  const int threads = options.threads > 0 ? options.threads : std::max(1, cores);
+  constexpr int kMaxThreads = 256;
+  if (options.threads < 0 || threads > kMaxThreads) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("threads is ", options.threads, "; it must be in [0, ", kMaxThreads, "]"));
+  }
+  return std::make_unique<CpuBackend>(isa, type, threads);
+}
+
+}  // namespace liger

@@ -1,0 +1,89 @@
+// The CPU backend: packed weights, a fork-join pool, and kernels for the instruction set at hand.
+
+#ifndef LIGER_ENGINE_CPU_BACKEND_H_
+#define LIGER_ENGINE_CPU_BACKEND_H_
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/aligned_buffer.h"
+#include "engine/backend.h"
+#include "engine/thread_pool.h"
+#include "kernels/cpu/kernels.h"
+
+namespace liger {
+
+class CpuBackend : public Backend {
+ public:
+  CpuBackend(cpu::Isa isa, cpu::DType weight_type, int threads);
+
+  std::string name() const override { return "cpu"; }
+  std::string device() const override;
+  std::string dtype() const override;
+  std::string row_dtype() const override { return dtype(); }
+  int64_t weight_bytes() const override { return weight_bytes_; }
+  int64_t state_bytes() const override { return static_cast<int64_t>(slot_bytes_); }
+
+  absl::StatusOr<Matrix> LoadMatrix(const Checkpoint& checkpoint,
+                                    absl::Span<const TensorInfo* const> stacked) override;
+  absl::StatusOr<Vector> LoadVector(const Checkpoint& checkpoint,
+                                    absl::Span<const TensorInfo* const> joined) override;
+  absl::StatusOr<Activations> Allocate(int rows, int cols) override;
+  absl::Status AllocateStates(const ModelConfig& config, int max_slots) override;
+
+  void ClearSlot(SlotId slot) override;
+  void CopySlot(SlotId from, SlotId to) override;
+  void BindSampler(SlotId slot, std::unique_ptr<SamplerState> sampler) override;
+
+  absl::Status RunStep(const StepPlan& plan, absl::FunctionRef<void()> forward) override;
+  void Embed(const Matrix& embedding, Activations x) override;
+  void AddRmsNorm(Activations x, Activations delta, const Vector& weight, float eps,
+                  Activations out) override;
+  void Linear(const Matrix& weights, Activations x, Activations y) override;
+  void Attention(int layer, const AttentionWeights& weights, Activations qkv,
+                 Activations out) override;
+  void SiluMul(Activations gate_up, Activations out) override;
+  void StoreLastHidden(Activations hidden) override;
+  void GatherLogitRows(int first, Activations hidden, Activations out) override;
+  void Sample(int first, Activations logits) override;
+
+ private:
+  struct PackedWeights {
+    AlignedBuffer buffer;
+    cpu::PackedMatrix matrix;
+  };
+
+  const float* DataOf(const Vector& vector) const;
+  std::byte* Slot(SlotId slot) const { return states_.data() + slot * slot_bytes_; }
+  float* LastHidden(SlotId slot) const;
+
+  const cpu::Isa isa_;
+  const cpu::DType weight_type_;
+  const cpu::KernelTable& kernels_;
+  ThreadPool pool_;
+
+  std::vector<PackedWeights> matrices_;
+  std::vector<std::vector<float>> vectors_;
+  std::vector<AlignedBuffer> activations_;
+  int64_t weight_bytes_ = 0;
+
+  // A slot is [recurrence of each layer | rows of each layer | last hidden vector].
+  cpu::AttentionShape shape_;
+  float rms_norm_eps_ = 0;
+  int num_layers_ = 0;
+  int hidden_size_ = 0;
+  size_t slot_bytes_ = 0;
+  AlignedBuffer states_;
+  AlignedBuffer attention_scratch_;
+  std::vector<float> rope_cos_;
+  std::vector<float> rope_sin_;
+
+  std::vector<Sampler> samplers_;                     // one for each thread
+  std::vector<std::unique_ptr<SamplerState>> bound_;  // one for each slot
+  const StepPlan* plan_ = nullptr;                    // of the step that runs
+};
+
+}  // namespace liger
+
+#endif  // LIGER_ENGINE_CPU_BACKEND_H_

@@ -1,0 +1,139 @@
+#include "engine/engine.h"
+
+#include <cassert>
+#include <chrono>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "engine/backend.h"
+#include "engine/model.h"
+#include "engine/status_macros.h"
+
+namespace liger {
+namespace {
+
+class LigerEngine : public Engine {
+ public:
+  LigerEngine(std::unique_ptr<Backend> backend, Model model, EngineInfo info, int max_slots)
+      : backend_(std::move(backend)),
+        model_(std::move(model)),
+        info_(std::move(info)),
+        states_(max_slots, backend_.get()) {
+    plan_.spans.reserve(max_slots);
+  }
+
+  const EngineInfo& info() const override { return info_; }
+  StatePool& states() override { return states_; }
+  void BindSampler(SlotId slot, std::unique_ptr<SamplerState> sampler) override {
+    backend_->BindSampler(slot, std::move(sampler));
+  }
+
+  absl::Status Step(const Batch& batch, StepOutput* output) override {
+    const auto begin = std::chrono::steady_clock::now();
+    MakePlan(batch, output);
+    LIGER_RETURN_IF_ERROR(backend_->RunStep(plan_, [this] { model_.Forward(plan_, *backend_); }));
+    for (const SequenceSpan& span : plan_.spans) {
+      states_.Advance(span.slot, span.num_rows, FoldedAfter(span));
+    }
+    for (const BatchEntry& entry : batch.entries) states_.Commit(entry.slot, entry.committed);
+    output->seconds =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    return absl::OkStatus();
+  }
+
+ private:
+  void MakePlan(const Batch& batch, StepOutput* output) {
+    assert(static_cast<int>(batch.tokens.size()) <= info_.step_token_budget);
+    plan_.tokens = batch.tokens;
+    plan_.spans.clear();
+    plan_.logits.clear();
+    size_t sampled = 0;
+    size_t scored = 0;
+    for (const BatchEntry& entry : batch.entries) {
+      if (entry.num_tokens > 0) {
+        const SlotProgress& progress = states_.progress(entry.slot);
+        plan_.spans.push_back({.slot = entry.slot,
+                               .first_row = entry.first_token,
+                               .num_rows = entry.num_tokens,
+                               .position = progress.position,
+                               .folded = progress.folded,
+                               .committed = entry.committed});
+      }
+      if (entry.score) {
+        for (int i = 0; i < entry.num_tokens; ++i) {
+          const TokenId target =
+              i + 1 < entry.num_tokens ? batch.tokens[entry.first_token + i + 1] : entry.next_token;
+          if (target < 0) continue;
+          ++scored;
+          plan_.logits.push_back(
+              {.row = entry.first_token + i, .slot = entry.slot, .target = target});
+        }
+      }
+      if (entry.sample) {
+        ++sampled;
+        const int last_row = entry.num_tokens > 0 ? entry.first_token + entry.num_tokens - 1 : -1;
+        plan_.logits.push_back(
+            {.row = last_row, .slot = entry.slot, .token_index = entry.token_index});
+      }
+    }
+    // Results keep their places once both vectors have their sizes.
+    output->sampled.resize(sampled);
+    output->scored.resize(scored);
+    sampled = scored = 0;
+    for (LogitRow& row : plan_.logits) {
+      row.result = row.target >= 0 ? &output->scored[scored++] : &output->sampled[sampled++];
+    }
+  }
+
+  std::unique_ptr<Backend> backend_;
+  Model model_;
+  EngineInfo info_;
+  StatePool states_;
+  StepPlan plan_;
+};
+
+absl::Status CheckRange(absl::string_view field, int64_t value, int64_t low, int64_t high) {
+  if (value >= low && value <= high) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat(field, " is ", value, "; it must be in [", low, ", ", high, "]"));
+}
+
+absl::StatusOr<std::unique_ptr<Backend>> CreateBackend(const EngineOptions& options) {
+  if (options.backend == "auto" || options.backend == "cpu") {
+    return CreateCpuBackend(
+        {.dtype = options.dtype, .threads = options.threads, .isa = options.isa});
+  }
+  if (options.backend == "cuda") {
+    return absl::InvalidArgumentError("backend cuda is not built into this program");
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("backend \"", options.backend, "\" is unknown: auto, cpu or cuda"));
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Engine>> CreateEngine(const Checkpoint& checkpoint,
+                                                     const EngineOptions& options) {
+  LIGER_RETURN_IF_ERROR(CheckRange("max_slots", options.max_slots, 1, 65536));
+  LIGER_RETURN_IF_ERROR(
+      CheckRange("step_token_budget", options.step_token_budget, options.max_slots, 65536));
+  LIGER_ASSIGN_OR_RETURN(std::unique_ptr<Backend> backend, CreateBackend(options));
+  LIGER_ASSIGN_OR_RETURN(Model model,
+                         Model::Load(checkpoint, options.step_token_budget, backend.get()));
+  checkpoint.ReleasePages();
+  LIGER_RETURN_IF_ERROR(backend->AllocateStates(checkpoint.config(), options.max_slots));
+  EngineInfo info{.config = checkpoint.config(),
+                  .backend = backend->name(),
+                  .device = backend->device(),
+                  .dtype = backend->dtype(),
+                  .state_identity = absl::StrCat(checkpoint.identity(), "-", backend->row_dtype()),
+                  .parameters = model.parameters(),
+                  .weight_bytes = backend->weight_bytes(),
+                  .state_bytes = backend->state_bytes(),
+                  .step_token_budget = options.step_token_budget};
+  return std::make_unique<LigerEngine>(std::move(backend), std::move(model), std::move(info),
+                                       options.max_slots);
+}
+
+}  // namespace liger
