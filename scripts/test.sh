@@ -1,0 +1,135 @@
+#!/usr/bin/env bash
+# Builds and runs every test. Its last line is "N passed, N failed, N skipped"; it fails if any did.
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit
+
+usage() {
+  cat <<'HELP'
+Usage: scripts/test.sh [--fast]
+
+  (no option)  everything: C++ and Python tests of the release build, the tests again under
+               AddressSanitizer with UndefinedBehaviorSanitizer and under ThreadSanitizer, and every
+               fuzz target for FUZZ_SECONDS (default 10) each
+  --fast       the release build's C++ and Python tests alone
+
+Reports in JUnit's format are left in build/test-results/.
+HELP
+}
+
+fast=
+case "${1:-}" in
+  "") ;;
+  --fast) fast=1 ;;
+  -h | --help) usage; exit 0 ;;
+  *) usage >&2; exit 2 ;;
+esac
+
+results=$PWD/build/test-results
+jobs=$(nproc)
+started=$SECONDS
+passed=0 failed=0 skipped=0
+summary=()
+
+# count NAME PASSED FAILED SKIPPED SECONDS: adds a stage to the totals.
+count() {
+  passed=$((passed + $2)) failed=$((failed + $3)) skipped=$((skipped + $4))
+  summary+=("$(printf '%-34s %6d passed %4d failed %4d skipped %5d s' "$@")")
+}
+
+# stage NAME COMMAND...: runs a command that is no test; only its failure counts.
+stage() {
+  local name=$1 before=$SECONDS
+  shift
+  printf '\n== %s\n' "$name"
+  if "$@"; then count "$name" 0 0 0 $((SECONDS - before)); return 0; fi
+  count "$name" 0 1 0 $((SECONDS - before))
+  return 1
+}
+
+# tests NAME COMMAND...: runs a test runner that leaves its report in $results/NAME.xml. A runner that
+# fails without having counted a failure counts as one.
+tests() {
+  local name=$1 before=$SECONDS status=0 counts
+  shift
+  printf '\n== %s\n' "$name"
+  rm -f "$results/$name.xml"
+  "$@" || status=$?
+  read -r -a counts <<<"$(python3 scripts/junit_totals.py "$results/$name.xml")"
+  if [ "$status" -ne 0 ] && [ "${counts[1]}" -eq 0 ]; then counts[1]=1; fi
+  count "$name" "${counts[@]}" $((SECONDS - before))
+}
+
+build() {
+  local preset=$1
+  shift
+  cmake --preset "$preset" "$@" && cmake --build "build/$preset" --parallel "$jobs"
+}
+
+run_ctest() {
+  ctest --test-dir "build/$1" --parallel "$jobs" --output-on-failure --no-tests=error \
+    --output-junit "$results/$1-cpp.xml"
+}
+
+run_pytest() {
+  local report=$1
+  shift
+  .venv/bin/python -m pytest -q --durations=5 --junitxml="$results/$report.xml" "$@"
+}
+
+make_venv() {
+  local wanted
+  wanted=$(sha256sum tests/requirements.txt)
+  [ "$(cat .venv/requirements.sha256 2>/dev/null)" = "$wanted" ] && return 0
+  python3 -m venv --clear .venv &&
+    .venv/bin/pip install -q --disable-pip-version-check -r tests/requirements.txt &&
+    echo "$wanted" >.venv/requirements.sha256
+}
+
+# Each target is one test: it passes if nothing crashed, hung or leaked in its time.
+run_fuzzers() {
+  local target name before
+  for target in build/fuzz/bin/*_fuzz; do
+    name=${target##*/}
+    before=$SECONDS
+    printf '\n== fuzz %s\n' "$name"
+    mkdir -p "build/fuzz/corpus/$name"
+    if "$target" -max_total_time="${FUZZ_SECONDS:-10}" -timeout=10 -rss_limit_mb=2048 \
+      -print_final_stats=1 -verbosity=0 -artifact_prefix="$results/$name-" \
+      "build/fuzz/corpus/$name"; then
+      count "fuzz $name" 1 0 0 $((SECONDS - before))
+    else
+      count "fuzz $name" 0 1 0 $((SECONDS - before))
+    fi
+  done
+}
+
+finish() {
+  printf '\n== summary (%d min %d s)\n' $(((SECONDS - started) / 60)) $(((SECONDS - started) % 60))
+  printf '%s\n' "${summary[@]}"
+  printf '\n%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"
+  [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]
+  exit
+}
+
+mkdir -p "$results"
+stage "packages" scripts/install_deps.sh --test || finish
+stage "Python packages" make_venv || finish
+stage "model" scripts/fetch_model.sh || finish
+
+if stage "build release" build release -DLIGER_BUILD_TESTS=ON -DLIGER_BUILD_BENCH=ON; then
+  tests release-cpp run_ctest release
+  tests release-python run_pytest release-python tests
+fi
+
+if [ -z "$fast" ]; then
+  if stage "build asan-ubsan" build asan-ubsan; then
+    tests asan-ubsan-cpp run_ctest asan-ubsan
+    if [ -d tests/server ]; then
+      LIGER_BIN_DIR=build/asan-ubsan/bin tests asan-ubsan-server \
+        run_pytest asan-ubsan-server tests/server
+    fi
+  fi
+  if stage "build tsan" build tsan; then tests tsan-cpp run_ctest tsan; fi
+  if stage "build fuzz" build fuzz; then run_fuzzers; fi
+fi
+finish
