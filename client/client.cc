@@ -1,0 +1,185 @@
+#include "client/client.h"
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "client/status.h"
+#include "grpcpp/client_context.h"
+#include "grpcpp/create_channel.h"
+#include "grpcpp/security/credentials.h"
+
+namespace liger {
+namespace {
+
+// A call's context, cancelled when its options' stop token is.
+class Call {
+ public:
+  explicit Call(const CallOptions& options) : cancel_(options.stop, Cancel{&context_}) {
+    if (options.timeout < absl::InfiniteDuration()) {
+      context_.set_deadline(absl::ToChronoTime(absl::Now() + options.timeout));
+    }
+  }
+
+  grpc::ClientContext* context() { return &context_; }
+
+ private:
+  struct Cancel {
+    grpc::ClientContext* context;
+    void operator()() const { context->TryCancel(); }
+  };
+
+  grpc::ClientContext context_;
+  std::stop_callback<Cancel> cancel_;
+};
+
+}  // namespace
+
+std::shared_ptr<grpc::Channel> CreateChannel(const ClientOptions& options) {
+  grpc::ChannelArguments arguments;
+  arguments.SetMaxReceiveMessageSize(-1);
+  if (options.own_connection) arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  return grpc::CreateCustomChannel(options.target, grpc::InsecureChannelCredentials(), arguments);
+}
+
+Client::Client(const ClientOptions& options)
+    : options_(options),
+      channel_(CreateChannel(options)),
+      generation_(v1::Generation::NewStub(channel_)),
+      sessions_(v1::Sessions::NewStub(channel_)),
+      admin_(v1::Admin::NewStub(channel_)) {}
+
+absl::Status Client::AwaitConnection(const CallOptions& options) {
+  const absl::Time deadline = absl::Now() + std::min(options_.connect_timeout, options.timeout);
+  while (!options.stop.stop_requested()) {
+    const grpc_connectivity_state state = channel_->GetState(/*try_to_connect=*/true);
+    if (state == GRPC_CHANNEL_READY || state == GRPC_CHANNEL_TRANSIENT_FAILURE) {
+      return absl::OkStatus();
+    }
+    if (absl::Now() >= deadline) {
+      return absl::UnavailableError(
+          absl::StrCat("no connection to ", options_.target, " within ",
+                       absl::FormatDuration(std::min(options_.connect_timeout, options.timeout))));
+    }
+    // In slices, so that a stop is noticed.
+    const absl::Time slice = std::min(deadline, absl::Now() + absl::Milliseconds(100));
+    channel_->WaitForStateChange(state, absl::ToChronoTime(slice));
+  }
+  return absl::CancelledError("stopped while connecting");
+}
+
+template <typename Service, typename Request, typename Response>
+absl::StatusOr<Response> Client::Unary(Service* stub,
+                                       grpc::Status (Service::*method)(grpc::ClientContext*,
+                                                                       const Request&, Response*),
+                                       const Request& request, const CallOptions& options) {
+  if (absl::Status status = AwaitConnection(options); !status.ok()) return status;
+  Call call(options);
+  Response response;
+  const grpc::Status status = (stub->*method)(call.context(), request, &response);
+  if (!status.ok()) return FromGrpcStatus(status);
+  return response;
+}
+
+absl::Status Client::Generate(const v1::GenerateRequest& request,
+                              absl::FunctionRef<void(const v1::GenerateResponse&)> on_event,
+                              const CallOptions& options) {
+  if (absl::Status status = AwaitConnection(options); !status.ok()) return status;
+  Call call(options);
+  const auto reader = generation_->Generate(call.context(), request);
+  v1::GenerateResponse event;
+  while (reader->Read(&event)) on_event(event);
+  return FromGrpcStatus(reader->Finish());
+}
+
+absl::StatusOr<v1::CompleteResponse> Client::Complete(const v1::GenerateRequest& request,
+                                                      const CallOptions& options) {
+  return Unary(generation_.get(), &v1::Generation::Stub::Complete, request, options);
+}
+
+absl::StatusOr<v1::TokenizeResponse> Client::Tokenize(const v1::TokenizeRequest& request,
+                                                      const CallOptions& options) {
+  return Unary(generation_.get(), &v1::Generation::Stub::Tokenize, request, options);
+}
+
+absl::StatusOr<v1::DetokenizeResponse> Client::Detokenize(const v1::DetokenizeRequest& request,
+                                                          const CallOptions& options) {
+  return Unary(generation_.get(), &v1::Generation::Stub::Detokenize, request, options);
+}
+
+absl::StatusOr<v1::ModelInfo> Client::GetModelInfo(const CallOptions& options) {
+  return Unary(admin_.get(), &v1::Admin::Stub::GetModelInfo, v1::GetModelInfoRequest(), options);
+}
+
+absl::StatusOr<v1::Loads> Client::GetLoads(const CallOptions& options) {
+  return Unary(admin_.get(), &v1::Admin::Stub::GetLoads, v1::GetLoadsRequest(), options);
+}
+
+absl::Status Client::ExportSession(const v1::ExportRequest& request,
+                                   absl::FunctionRef<absl::Status(absl::string_view)> on_chunk,
+                                   const CallOptions& options) {
+  if (absl::Status status = AwaitConnection(options); !status.ok()) return status;
+  Call call(options);
+  const auto reader = sessions_->Export(call.context(), request);
+  absl::Status sink_status;
+  v1::StateChunk chunk;
+  while (sink_status.ok() && reader->Read(&chunk)) sink_status = on_chunk(chunk.data());
+  if (!sink_status.ok()) call.context()->TryCancel();
+  const absl::Status status = FromGrpcStatus(reader->Finish());
+  return sink_status.ok() ? status : sink_status;
+}
+
+absl::StatusOr<v1::Session> Client::ImportSession(
+    const std::string& session_id, absl::FunctionRef<absl::StatusOr<std::string>()> next_chunk,
+    const CallOptions& options) {
+  if (absl::Status status = AwaitConnection(options); !status.ok()) return status;
+  Call call(options);
+  v1::Session session;
+  const auto writer = sessions_->Import(call.context(), &session);
+  absl::Status source_status;
+  v1::StateChunk chunk;
+  chunk.set_session_id(session_id);
+  while (true) {
+    absl::StatusOr<std::string> data = next_chunk();
+    if (!data.ok()) {
+      source_status = data.status();
+      call.context()->TryCancel();
+      break;
+    }
+    if (data->empty()) break;
+    chunk.set_data(*std::move(data));
+    if (!writer->Write(chunk)) break;  // the server has ended the call; Finish says why
+    chunk.clear_session_id();
+  }
+  writer->WritesDone();
+  const absl::Status status = FromGrpcStatus(writer->Finish());
+  if (!source_status.ok()) return source_status;
+  if (!status.ok()) return status;
+  return session;
+}
+
+absl::StatusOr<v1::Session> Client::ForkSession(const v1::ForkRequest& request,
+                                                const CallOptions& options) {
+  return Unary(sessions_.get(), &v1::Sessions::Stub::Fork, request, options);
+}
+
+absl::StatusOr<v1::Session> Client::GetSession(const std::string& session_id,
+                                               const CallOptions& options) {
+  v1::GetSessionRequest request;
+  request.set_session_id(session_id);
+  return Unary(sessions_.get(), &v1::Sessions::Stub::Get, request, options);
+}
+
+absl::StatusOr<v1::ListSessionsResponse> Client::ListSessions(
+    const v1::ListSessionsRequest& request, const CallOptions& options) {
+  return Unary(sessions_.get(), &v1::Sessions::Stub::List, request, options);
+}
+
+absl::Status Client::DeleteSession(const std::string& session_id, const CallOptions& options) {
+  v1::DeleteSessionRequest request;
+  request.set_session_id(session_id);
+  return Unary(sessions_.get(), &v1::Sessions::Stub::Delete, request, options).status();
+}
+
+}  // namespace liger

@@ -1,0 +1,26 @@
+// Ctrl-C as something that a program handles, not something that happens to it.
+
+#ifndef LIGER_CLIENT_INTERRUPT_H_
+#define LIGER_CLIENT_INTERRUPT_H_
+
+#include <functional>
+#include <thread>
+
+namespace liger {
+
+// While it lives, SIGINT and SIGTERM call `on_interrupt` on a thread of its own instead of ending
+// the process. Make it before any other thread: those inherit the blocked signals. One at a time.
+class InterruptHandler {
+ public:
+  explicit InterruptHandler(std::function<void(int signal)> on_interrupt);
+  ~InterruptHandler();
+  InterruptHandler(const InterruptHandler&) = delete;
+  InterruptHandler& operator=(const InterruptHandler&) = delete;
+
+ private:
+  std::thread thread_;
+};
+
+}  // namespace liger
+
+#endif  // LIGER_CLIENT_INTERRUPT_H_
