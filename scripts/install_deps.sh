@@ -5,11 +5,12 @@ set -euo pipefail
 
 usage() {
   cat <<'HELP'
-Usage: scripts/install_deps.sh [--test | --runtime]
+Usage: scripts/install_deps.sh [--test | --runtime | --image]
 
   (no option)  what building and the quickstart need
   --test       that, and what only the tests and checks need
   --runtime    what a built liger-server and liger-client need to run, no compiler (for images)
+  --image      what scripts/build_image.sh needs where there is no docker
 HELP
 }
 
@@ -62,10 +63,16 @@ test_packages=(
   shellcheck
 )
 
+image_packages=(
+  buildah
+  debootstrap
+)
+
 case "${1:-}" in
   "") packages=("${build_packages[@]}") ;;
   --test) packages=("${build_packages[@]}" "${test_packages[@]}") ;;
   --runtime) packages=("${runtime_packages[@]}") ;;
+  --image) packages=("${image_packages[@]}") ;;
   -h | --help) usage; exit 0 ;;
   *) usage >&2; exit 2 ;;
 esac
