@@ -20,6 +20,10 @@ namespace liger {
 struct TensorInfo {
   std::string name;            // "model.layers.0.self_attn.q_proj.weight"
   std::vector<int64_t> shape;  // row-major, as Hugging Face has it: [out_features, in_features]
+
+  // A one-dimensional tensor is one row.
+  int64_t rows() const { return shape.size() == 1 ? 1 : shape[0]; }
+  int64_t row_size() const { return shape.back(); }
 };
 
 // A model's weights, read on demand. Implementations: a GGUF file, random weights for any
@@ -32,11 +36,12 @@ class Checkpoint {
 
   virtual const ModelConfig& config() const = 0;
 
-  // Tensors by Hugging Face name; nullptr where there is none.
+  // Tensors by Hugging Face name; nullptr where there is none. Where the embeddings are tied,
+  // "lm_head.weight" gives the embedding's tensor, the same pointer.
   virtual const TensorInfo* Find(absl::string_view name) const = 0;
 
   // Writes rows [first_row, first_row + out.size() / row_size) of a tensor that Find() returned,
-  // dequantized to float32. A one-dimensional tensor is one row.
+  // dequantized to float32.
   virtual void ReadRows(const TensorInfo& tensor, int64_t first_row,
                         absl::Span<float> out) const = 0;
 

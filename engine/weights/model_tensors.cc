@@ -1,0 +1,53 @@
+#include "engine/weights/model_tensors.h"
+
+#include "absl/strings/str_cat.h"
+
+namespace liger {
+
+std::string LayerPrefix(int layer) { return absl::StrCat("model.layers.", layer, "."); }
+
+std::vector<Projection> LayerProjections(const ModelConfig& config) {
+  const int64_t hidden = config.hidden_size;
+  const int64_t intermediate = config.intermediate_size;
+  const int64_t q = int64_t{config.num_heads} * config.head_dim;
+  const int64_t kv = int64_t{config.num_kv_heads} * config.head_dim;
+  return {
+      {"self_attn.q_proj", q, hidden},         {"self_attn.k_proj", kv, hidden},
+      {"self_attn.v_proj", kv, hidden},        {"self_attn.o_proj", hidden, q},
+      {"mlp.gate_proj", intermediate, hidden}, {"mlp.up_proj", intermediate, hidden},
+      {"mlp.down_proj", hidden, intermediate},
+  };
+}
+
+std::vector<TensorInfo> ModelTensors(const ModelConfig& config) {
+  const int64_t hidden = config.hidden_size;
+  const std::vector<Projection> projections = LayerProjections(config);
+  std::vector<TensorInfo> tensors;
+  tensors.push_back({"model.embed_tokens.weight", {config.vocab_size, hidden}});
+  for (int layer = 0; layer < config.num_layers; ++layer) {
+    const std::string prefix = LayerPrefix(layer);
+    tensors.push_back({prefix + "input_layernorm.weight", {hidden}});
+    for (const Projection& p : projections) {
+      tensors.push_back(
+          {absl::StrCat(prefix, p.module, ".weight"), {p.out_features, p.in_features}});
+    }
+    if (config.qkv_bias) {
+      for (int i = 0; i < 3; ++i) {
+        tensors.push_back(
+            {absl::StrCat(prefix, projections[i].module, ".bias"), {projections[i].out_features}});
+      }
+    }
+    if (config.qk_norm) {
+      tensors.push_back({prefix + "self_attn.q_norm.weight", {config.head_dim}});
+      tensors.push_back({prefix + "self_attn.k_norm.weight", {config.head_dim}});
+    }
+    tensors.push_back({prefix + "post_attention_layernorm.weight", {hidden}});
+  }
+  tensors.push_back({"model.norm.weight", {hidden}});
+  if (!config.tied_embeddings) {
+    tensors.push_back({"lm_head.weight", {config.vocab_size, hidden}});
+  }
+  return tensors;
+}
+
+}  // namespace liger

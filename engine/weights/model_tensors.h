@@ -1,0 +1,30 @@
+// The tensors that a model of a given configuration consists of.
+
+#ifndef LIGER_ENGINE_WEIGHTS_MODEL_TENSORS_H_
+#define LIGER_ENGINE_WEIGHTS_MODEL_TENSORS_H_
+
+#include <string>
+#include <vector>
+
+#include "engine/model_config.h"
+#include "engine/weights/checkpoint.h"
+
+namespace liger {
+
+// "model.layers.7."
+std::string LayerPrefix(int layer);
+
+// The matrices of a layer: a name behind its prefix, without ".weight", and [out, in].
+struct Projection {
+  std::string module;  // "self_attn.q_proj"
+  int64_t out_features;
+  int64_t in_features;
+};
+std::vector<Projection> LayerProjections(const ModelConfig& config);
+
+// All of them, lm_head only where the embeddings are not tied. `config` is valid.
+std::vector<TensorInfo> ModelTensors(const ModelConfig& config);
+
+}  // namespace liger
+
+#endif  // LIGER_ENGINE_WEIGHTS_MODEL_TENSORS_H_
