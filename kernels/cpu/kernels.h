@@ -22,7 +22,7 @@ namespace liger::cpu {
 
 enum class Isa { kScalar, kAvx2, kAvx512 };
 
-// The best instruction set that this machine runs. AVX2 includes FMA and F16C; AVX-512 means
+// The best instruction set that this machine runs. AVX2 includes FMA; AVX-512 means
 // F, BW, DQ and VL.
 Isa BestIsa();
 const char* IsaName(Isa isa);
@@ -126,9 +126,9 @@ struct LayerState {
 //                r_t = (p_t exp(B_t)) V~ + sum_j ((p_t exp(B_t - B_j)) . s_j) v_j
 //   window:      y_t = softmax_j(RoPE(q_t) . RoPE(k_j) / sqrt(D)) v_j, j over (t - window, t]
 //   out_t      = mix * r_t + (1 - mix) * y_t
-// exp(B_t - B_j) is computed as written: exp(-B_j) overflows with strong gates. All k, v are read
-// as the rows hold them, the token's own included: what is rounded to bf16 is read rounded.
-// RoPE turns by offsets from the block's fold point, never by absolute positions.
+// exp(B_t - B_j) is the product of exp(g_i), i in (j, t]: exp(-B_j) overflows with strong gates.
+// All k, v are read as the rows hold them, the token's own included: what is rounded to bf16 is
+// read rounded. RoPE turns by offsets from the block's fold point, never by absolute positions.
 // Afterwards the caller advances position, and folded to FoldedAfter(span).
 struct AttentionParams {
   AttentionShape shape;

@@ -1,0 +1,252 @@
+// Liger attention over the block-folded state: AttentionParams of kernels.h.
+
+#ifndef LIGER_KERNELS_CPU_ATTENTION_H_
+#define LIGER_KERNELS_CPU_ATTENTION_H_
+
+#include "kernels/cpu/attention_scratch.h"
+#include "kernels/cpu/gated_block.h"
+#include "kernels/cpu/kernels.h"
+#include "kernels/cpu/row_ops.h"
+#include "kernels/cpu/simd.h"
+#include "kernels/cpu/simd_math.h"
+#include "kernels/cpu/small_matmul.h"
+#include "kernels/cpu/window_attention.h"
+
+namespace liger::cpu::LIGER_ISA {
+
+// One sequence's tokens at one key/value head, with the query heads that share it. Row is the type
+// of the ring's elements.
+template <typename Row>
+class HeadAttention {
+ public:
+  HeadAttention(const AttentionParams& params, const AttentionScratch& scratch,
+                const SequenceSpan& span, int kv_head)
+      : p_(params),
+        s_(scratch),
+        span_(span),
+        kv_head_(kv_head),
+        dim_(params.shape.head_dim),
+        heads_(params.shape.num_heads / params.shape.num_kv_heads),
+        block_(params.shape, scratch),
+        window_(params, scratch) {
+    const size_t slot = static_cast<size_t>(span.slot) * params.state.slot_stride;
+    const size_t matrices = params.shape.matrices_per_head() * size_t(dim_) * dim_;
+    stored_recurrence_ =
+        reinterpret_cast<float*>(params.state.recurrence + slot) + kv_head * matrices;
+    recurrence_ = stored_recurrence_;
+    ring_ = reinterpret_cast<Row*>(params.state.rows + slot) +
+            size_t{2} * kv_head * params.shape.ring_rows() * dim_;
+  }
+
+  void Run() {
+    int64_t folded = span_.folded;
+    const int64_t end = span_.position + span_.num_rows;
+    for (int64_t first = span_.position + 1; first <= end;) {
+      const int64_t fold_point = FoldBefore(first);
+      const int64_t last = end < fold_point + kFoldBlock ? end : fold_point + kFoldBlock;
+      for (; folded < fold_point; folded += kFoldBlock) FoldBlockAt(folded);
+      for (int64_t token = first; token <= last; ++token) StoreRow(token);
+      ReadTokens(fold_point, first, last);
+      first = last + 1;
+    }
+  }
+
+ private:
+  Row* RingRow(int64_t token, int which) const {
+    const int64_t ring_rows = p_.shape.ring_rows();
+    return ring_ + (which * ring_rows + (token - 1) % ring_rows) * dim_;
+  }
+
+  // The projection of a token at head `head` of [q heads | k heads | v heads], bias added.
+  void LoadProjection(int64_t token, int head, float* out) const {
+    const int64_t row = span_.first_row + (token - 1 - span_.position);
+    const float* from = p_.qkv + row * p_.shape.qkv_size() + size_t(head) * dim_;
+    for (int d = 0; d < dim_; d += 16) {
+      Vec16 x = Load(from + d);
+      if (p_.qkv_bias != nullptr) x = Add(x, Load(p_.qkv_bias + head * dim_ + d));
+      Store(out + d, x);
+    }
+  }
+
+  // Writes a token's raw key and value to the ring.
+  void StoreRow(int64_t token) {
+    for (int which = 0; which < 2; ++which) {
+      float* x = s_.key_row;
+      LoadProjection(token, p_.shape.num_heads + which * p_.shape.num_kv_heads + kv_head_, x);
+      if (which == 0 && p_.k_norm != nullptr) RmsNorm(x, p_.k_norm, dim_, p_.norm_eps, x);
+      StoreRowOf(x, RingRow(token, which));
+    }
+  }
+  void StoreRowOf(const float* x, float* row) {
+    for (int d = 0; d < dim_; ++d) row[d] = x[d];
+  }
+  void StoreRowOf(const float* x, uint16_t* row) {
+    for (int d = 0; d < dim_; ++d) row[d] = ToBf16(x[d]);
+  }
+
+  // Appends rows to the block until it holds those up to `token`.
+  void AppendUntil(int64_t token) {
+    while (block_.fold_point() + block_.size() < token) {
+      const int64_t next = block_.fold_point() + block_.size() + 1;
+      block_.Append(RingRow(next, 0), RingRow(next, 1));
+    }
+  }
+
+  // Advances the recurrence from `folded` by one block: in place if committed, else in scratch.
+  void FoldBlockAt(int64_t folded) {
+    if (block_.fold_point() != folded) block_.Start(folded);
+    AppendUntil(folded + kFoldBlock);
+    float* to = folded + kFoldBlock <= span_.committed ? stored_recurrence_ : s_.recurrence;
+    block_.Fold(recurrence_, to);
+    recurrence_ = to;
+  }
+
+  void ReadTokens(int64_t fold_point, int64_t first, int64_t last) {
+    const auto tokens = static_cast<int>(last - first + 1);
+    for (int r = 0; r < tokens * heads_; ++r) {
+      float* q = s_.queries + r * dim_;
+      LoadProjection(first + r / heads_, kv_head_ * heads_ + r % heads_, q);
+      if (p_.q_norm != nullptr) RmsNorm(q, p_.q_norm, dim_, p_.norm_eps, q);
+    }
+    block_.Start(fold_point);
+    AppendUntil(first - 1);
+    ReadRecurrence(first, tokens);
+    window_.Start(fold_point, first, last,
+                  [&](int64_t token, int which) { return RingRow(token, which); });
+    window_.Attend(first, tokens, heads_, s_.queries);
+    for (int r = 0; r < tokens * heads_; ++r) {
+      const int64_t row = span_.first_row + (first - 1 - span_.position) + r / heads_;
+      const int head = kv_head_ * heads_ + r % heads_;
+      float* out = p_.out + (row * p_.shape.num_heads + head) * dim_;
+      const Vec16 mix = Set1(p_.shape.mix);
+      const Vec16 rest = Set1(1.0f - p_.shape.mix);
+      for (int d = 0; d < dim_; d += 16) {
+        const Vec16 y = Mul(rest, Load(s_.window_out + r * dim_ + d));
+        Store(out + d, Fma(mix, Load(s_.recurrence_out + r * dim_ + d), y));
+      }
+    }
+  }
+
+  // r of `tokens` tokens from `first` on to recurrence_out.
+  void ReadRecurrence(int64_t first, int tokens) {
+    const bool gsa = p_.shape.gate == GateKind::kGsa;
+    const float* matrix = recurrence_;
+    if (gsa) {
+      MultiplyRows(s_.queries, tokens, matrix, s_.recurrence_read);
+      matrix += dim_ * dim_;
+    }
+    for (int token = 0; token < tokens; ++token) {
+      AppendUntil(first + token);
+      block_.ComputeDecay();
+      for (int h = 0; h < heads_; ++h) {
+        const int r = token * heads_ + h;
+        float* read = s_.recurrence_read + r * dim_;
+        if (gsa) {
+          SlotSoftmax(r, read);
+        } else {
+          Softmax(s_.queries + r * dim_, dim_, read);
+        }
+      }
+      // row_weights = (q'_t exp(B_t - B_j)) . k'_j, then recurrence_read = q'_t exp(B_t)
+      WeighRows(s_.recurrence_read + token * heads_ * dim_, s_.features_by_channel, heads_,
+                s_.row_weights + token * heads_ * kFoldBlock);
+      for (int h = 0; h < heads_; ++h) {
+        float* read = s_.recurrence_read + (token * heads_ + h) * dim_;
+        for (int d = 0; d < dim_; d += 16) {
+          Store(read + d, Mul(Load(read + d), Load(block_.decay() + d)));
+        }
+      }
+    }
+    MultiplyRows(s_.recurrence_read, tokens, matrix, s_.recurrence_out);
+    for (int token = 0; token < tokens; ++token) {
+      Matmul({.x = s_.row_weights + token * heads_ * kFoldBlock,
+              .x_stride = kFoldBlock,
+              .rows = heads_,
+              .b = s_.values,
+              .b_stride = dim_,
+              .depth = static_cast<int>(first + token - block_.fold_point()),
+              .y = s_.recurrence_out + token * heads_ * dim_,
+              .y_stride = dim_,
+              .cols = dim_,
+              .accumulate = true});
+    }
+  }
+
+  void MultiplyRows(const float* x, int tokens, const float* matrix, float* y) const {
+    Matmul({.x = x,
+            .x_stride = dim_,
+            .rows = tokens * heads_,
+            .b = matrix,
+            .b_stride = dim_,
+            .depth = dim_,
+            .y = y,
+            .y_stride = dim_,
+            .cols = dim_});
+  }
+
+  // weights[r][j] = x[r] . by_channel[.][j].
+  void WeighRows(const float* x, const float* by_channel, int rows, float* weights) const {
+    Matmul({.x = x,
+            .x_stride = dim_,
+            .rows = rows,
+            .b = by_channel,
+            .b_stride = kFoldBlock,
+            .depth = dim_,
+            .y = weights,
+            .y_stride = kFoldBlock,
+            .cols = kFoldBlock});
+  }
+
+  // slots = q_t K~ of query row r on entry, p_t = softmax(o_t) on return.
+  void SlotSoftmax(int r, float* slots) const {
+    float* weights = s_.row_weights + r * kFoldBlock;
+    WeighRows(s_.queries + r * dim_, s_.keys_by_channel, 1, weights);
+    for (int m = 0; m < dim_; m += 16) {
+      Vec16 o = Mul(Load(block_.decay() + m), Load(slots + m));
+      for (int j = 0; j < block_.size(); ++j) {
+        o = Fma(Set1(weights[j]), Load(s_.features + j * dim_ + m), o);
+      }
+      Store(slots + m, o);
+    }
+    Softmax(slots, dim_, slots);
+  }
+
+  const AttentionParams& p_;
+  const AttentionScratch& s_;
+  const SequenceSpan& span_;
+  const int kv_head_;
+  const int dim_;
+  const int heads_;
+  GatedBlock block_;
+  WindowAttention window_;
+  float* stored_recurrence_;
+  const float* recurrence_;  // at the fold that the next block reads
+  Row* ring_;
+};
+
+inline void Attention(const AttentionParams& p, int part, int parts) {
+  const AttentionScratch scratch(p.shape, p.scratch + part * AttentionScratchBytes(p.shape));
+  // Units of work are (sequence, key/value head) in order; a part takes those whose middle falls
+  // into its share of the estimated cost. A step of one token costs about as much as four more.
+  constexpr int64_t kStartCost = 4;
+  int64_t total = 0;
+  for (int i = 0; i < p.num_spans; ++i) {
+    total += (p.spans[i].num_rows + kStartCost) * p.shape.num_kv_heads;
+  }
+  int64_t before = 0;
+  for (int i = 0; i < p.num_spans; ++i) {
+    const int64_t cost = p.spans[i].num_rows + kStartCost;
+    for (int head = 0; head < p.shape.num_kv_heads; ++head, before += cost) {
+      if ((before + cost / 2) * parts / total != part) continue;
+      if (p.shape.row_type == DType::kF32) {
+        HeadAttention<float>(p, scratch, p.spans[i], head).Run();
+      } else {
+        HeadAttention<uint16_t>(p, scratch, p.spans[i], head).Run();
+      }
+    }
+  }
+}
+
+}  // namespace liger::cpu::LIGER_ISA
+
+#endif  // LIGER_KERNELS_CPU_ATTENTION_H_
