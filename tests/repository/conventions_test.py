@@ -13,6 +13,10 @@ MAX_LINES = 600
 TEXT_SUFFIXES = CPP_SUFFIXES + (".py", ".sh", ".proto", ".cmake", ".md", ".yaml", ".yml")
 
 
+# Included in the middle of kernels/cpu/simd.h, once for each instruction set: no header by itself.
+TEXTUAL = re.compile(r"kernels/cpu/simd_(scalar|avx2|avx512)\.h")
+
+
 def relative(path) -> str:
     return str(path.relative_to(ROOT))
 
@@ -52,6 +56,8 @@ def test_nothing_is_left_for_later():
 def test_header_guards_follow_the_path():
     found = []
     for path in files(".h"):
+        if TEXTUAL.fullmatch(relative(path)):
+            continue
         guard = "LIGER_" + re.sub(r"[^A-Za-z0-9]", "_", relative(path)).upper() + "_"
         text = path.read_text()
         if f"#ifndef {guard}\n#define {guard}\n" not in text or f"#endif  // {guard}\n" not in text:
