@@ -48,6 +48,9 @@ class CpuBackend : public Backend {
   void GatherLogitRows(int first, Activations hidden, Activations out) override;
   void Sample(int first, Activations logits) override;
 
+ protected:
+  std::byte* Slot(SlotId slot) const { return states_.data() + slot * slot_bytes_; }
+
  private:
   struct PackedWeights {
     AlignedBuffer buffer;
@@ -55,7 +58,6 @@ class CpuBackend : public Backend {
   };
 
   const float* DataOf(const Vector& vector) const;
-  std::byte* Slot(SlotId slot) const { return states_.data() + slot * slot_bytes_; }
   float* LastHidden(SlotId slot) const;
 
   const cpu::Isa isa_;

@@ -115,10 +115,16 @@ absl::StatusOr<std::unique_ptr<Backend>> CreateBackend(const EngineOptions& opti
 
 absl::StatusOr<std::unique_ptr<Engine>> CreateEngine(const Checkpoint& checkpoint,
                                                      const EngineOptions& options) {
+  LIGER_ASSIGN_OR_RETURN(std::unique_ptr<Backend> backend, CreateBackend(options));
+  return CreateEngine(checkpoint, options, std::move(backend));
+}
+
+absl::StatusOr<std::unique_ptr<Engine>> CreateEngine(const Checkpoint& checkpoint,
+                                                     const EngineOptions& options,
+                                                     std::unique_ptr<Backend> backend) {
   LIGER_RETURN_IF_ERROR(CheckRange("max_slots", options.max_slots, 1, 65536));
   LIGER_RETURN_IF_ERROR(
       CheckRange("step_token_budget", options.step_token_budget, options.max_slots, 65536));
-  LIGER_ASSIGN_OR_RETURN(std::unique_ptr<Backend> backend, CreateBackend(options));
   LIGER_ASSIGN_OR_RETURN(Model model,
                          Model::Load(checkpoint, options.step_token_budget, backend.get()));
   checkpoint.ReleasePages();

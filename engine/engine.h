@@ -19,6 +19,8 @@
 
 namespace liger {
 
+class Backend;
+
 // One sequence's part of a step. Plain data: ranges into the batch that holds it.
 struct BatchEntry {
   SlotId slot = -1;
@@ -102,6 +104,10 @@ class Engine {
 // Loads the weights; says through `checkpoint` and the options what cannot be served.
 absl::StatusOr<std::unique_ptr<Engine>> CreateEngine(const Checkpoint& checkpoint,
                                                      const EngineOptions& options);
+// The same on a backend made by the caller.
+absl::StatusOr<std::unique_ptr<Engine>> CreateEngine(const Checkpoint& checkpoint,
+                                                     const EngineOptions& options,
+                                                     std::unique_ptr<Backend> backend);
 
 }  // namespace liger
 
