@@ -5,48 +5,17 @@
 
 #include <cstdint>
 #include <memory>
-#include <string>
-#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "engine/engine.h"
 #include "engine/text/tokenizer.h"
+#include "scheduler/loop_observer.h"
 #include "scheduler/request.h"
 #include "scheduler/request_queue.h"
+#include "scheduler/state_keeper.h"
 
 namespace liger {
-
-// One step of the engine.
-struct StepStats {
-  absl::Status status;     // not OK: every request of the step failed with INTERNAL
-  int sequences = 0;       // entries of the batch
-  int prefill_tokens = 0;  // absorbed tokens of prompts
-  int decode_tokens = 0;   // absorbed tokens of outputs
-  int sampled_tokens = 0;
-  double step_seconds = 0;     // Engine::Step as a whole
-  double forward_seconds = 0;  // as the engine reports them
-  double sample_seconds = 0;
-  double scheduling_seconds = 0;  // engine-thread time since the last step, waiting left out
-};
-
-// One request that is done, however it ended.
-struct RequestStats {
-  std::string tenant;
-  int32_t priority = 0;
-  absl::Status status;
-  Usage usage;
-  SteadyDuration end_to_end{};          // from arrival
-  std::vector<OutputFinished> outputs;  // those that came to their end
-};
-
-// Hears the loop's numbers. Must not block.
-class LoopObserver {
- public:
-  virtual ~LoopObserver() = default;
-  virtual void OnStep(const StepStats& step) = 0;                   // on the engine thread
-  virtual void OnRequestFinished(const RequestStats& request) = 0;  // on the output thread
-};
 
 struct Loads {
   int running = 0;  // requests that own slots
@@ -57,15 +26,6 @@ struct Loads {
   int64_t waiting_prompt_tokens = 0;  // not yet absorbed, of running requests too
   int64_t generated_tokens = 0;       // since the start
   bool draining = false;
-};
-
-// Takes the state of a finished output with keep_state. Called on the engine thread, which owns the
-// pool that the slot belongs to. Without a keeper the slot is given back.
-class StateKeeper {
- public:
-  virtual ~StateKeeper() = default;
-  // `next` is a token that was sent but not yet absorbed, or -1.
-  virtual void Keep(RequestId id, StateSlot slot, TokenId next) = 0;
 };
 
 struct EngineLoopOptions {

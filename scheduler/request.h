@@ -33,7 +33,8 @@ struct StoppingParams {
   // Stop ids are not drawn, and stop strings not looked for in the text, of the first `min_tokens`
   // tokens. At most max_tokens.
   int min_tokens = 0;
-  // The output ends before the first of these; not empty strings. They need a tokenizer.
+  // The output ends before the first of these to be complete (of those complete at the same byte,
+  // the longest). Not empty, valid UTF-8. They need a tokenizer.
   std::vector<std::string> stop;
   // The output ends with any of these: the model's end tokens (unless ignored) and the request's.
   // The id is part of the output's token_ids and usage, its bytes are not part of the text.

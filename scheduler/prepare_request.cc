@@ -1,0 +1,176 @@
+#include "scheduler/prepare_request.h"
+
+#include <algorithm>
+#include <cassert>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "engine/sampling_params.h"
+#include "engine/status_macros.h"
+
+namespace liger {
+namespace {
+
+// Bytes of a character that the detokenizer may hold back.
+constexpr int kMaxPartialCharacter = 3;
+
+absl::Status CheckRange(absl::string_view field, int64_t value, int64_t low, int64_t high) {
+  if (value >= low && value <= high) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat(field, " is ", value, "; it must be in [", low, ", ", high, "]"));
+}
+
+absl::Status CheckCount(absl::string_view field, size_t count, size_t limit) {
+  if (count <= limit) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat(field, " has ", count, " entries; the limit is ", limit));
+}
+
+absl::Status CheckIds(absl::string_view field, absl::Span<const TokenId> ids, int vocab_size) {
+  for (size_t i = 0; i < ids.size(); ++i) {
+    if (ids[i] >= 0 && ids[i] < vocab_size) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat(field, "[", i, "] is ", ids[i], "; it must be in [0, ", vocab_size - 1, "]"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ValidateStopping(const StoppingParams& stopping, int vocab_size, bool has_tokenizer) {
+  if (stopping.max_tokens < 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("stopping.max_tokens is ", stopping.max_tokens, "; it must be 0 or more"));
+  }
+  LIGER_RETURN_IF_ERROR(
+      CheckRange("stopping.min_tokens", stopping.min_tokens, 0, stopping.max_tokens));
+  LIGER_RETURN_IF_ERROR(CheckCount("stopping.stop", stopping.stop.size(), kMaxStopStrings));
+  for (size_t i = 0; i < stopping.stop.size(); ++i) {
+    const size_t size = stopping.stop[i].size();
+    if (size >= 1 && size <= kMaxStopStringBytes) continue;
+    return absl::InvalidArgumentError(absl::StrCat(
+        "stopping.stop[", i, "] has ", size, " bytes; it must have 1 to ", kMaxStopStringBytes));
+  }
+  if (!stopping.stop.empty() && !has_tokenizer) {
+    return absl::InvalidArgumentError(
+        "stopping.stop needs a tokenizer, which this model has none of; use "
+        "stopping.stop_token_ids");
+  }
+  LIGER_RETURN_IF_ERROR(
+      CheckCount("stopping.stop_token_ids", stopping.stop_token_ids.size(), kMaxStopTokenIds));
+  return CheckIds("stopping.stop_token_ids", stopping.stop_token_ids, vocab_size);
+}
+
+absl::Status Validate(const Request& request, int vocab_size, bool has_tokenizer) {
+  if (request.prompt.empty()) {
+    return absl::InvalidArgumentError("the prompt is empty; it must have at least one token");
+  }
+  LIGER_RETURN_IF_ERROR(CheckIds("token_ids.ids", request.prompt, vocab_size));
+  if (request.n < 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("sampling.n is ", request.n, "; it must be 1 or more"));
+  }
+  if (request.n > 1 && request.keep_state) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("sampling.n is ", request.n, "; with a session it must be 1"));
+  }
+  LIGER_RETURN_IF_ERROR(liger::Validate(request.sampling, vocab_size));
+  return ValidateStopping(request.stopping, vocab_size, has_tokenizer);
+}
+
+// Text is held while it may become a stop string, at most all but the last byte of one, and behind
+// it half a character; a token has at least a byte of text.
+bool NeedsSpare(const Request& request) {
+  if (!request.keep_state) return false;
+  size_t longest = 0;
+  for (const std::string& stop : request.stopping.stop) longest = std::max(longest, stop.size());
+  return longest > kMaxUncommitted - kMaxPartialCharacter + 1;
+}
+
+std::vector<std::unique_ptr<SamplerState>> MakeSamplers(const Request& request, int vocab_size) {
+  SamplingParams params = request.sampling;
+  params.min_tokens = request.stopping.min_tokens;
+  params.suppressed = request.stopping.stop_token_ids;
+  std::vector<std::unique_ptr<SamplerState>> samplers;
+  for (int i = 0; i < request.n; ++i) {
+    params.sample_index = static_cast<uint32_t>(i);
+    // Penalties count distinct tokens, of which there are no more than the vocabulary has.
+    samplers.push_back(std::make_unique<SamplerState>(
+        params, request.prompt, std::min<int64_t>(request.stopping.max_tokens, vocab_size)));
+  }
+  return samplers;
+}
+
+std::unique_ptr<RequestOutput> MakeOutput(RequestId id, Request* request, bool holds_back,
+                                          bool needs_spare, const Tokenizer* tokenizer) {
+  auto output = std::make_unique<RequestOutput>();
+  output->id = id;
+  output->sink = std::move(request->sink);
+  output->tenant = std::move(request->tenant);
+  output->priority = request->priority;
+  output->arrival = request->arrival;
+  output->logprobs = request->sampling.logprobs;
+  output->holds_back = holds_back;
+  output->usage.prompt_tokens = std::ssize(request->prompt);
+  if (!request->stopping.stop.empty()) {
+    output->stops = std::make_unique<StopMatcher>(std::move(request->stopping.stop));
+  }
+  const int64_t max_held = holds_back && !needs_spare ? kMaxUncommitted : -1;
+  output->texts.reserve(request->n);
+  for (int i = 0; i < request->n; ++i) {
+    output->texts.emplace_back(tokenizer, output->stops.get(), request->stopping.min_tokens,
+                               max_held);
+  }
+  if (request->echo) {
+    output->echo = request->prompt;
+    // Special tokens are part of what the prompt says.
+    if (tokenizer != nullptr) output->echo_detokenizer.emplace(tokenizer, /*keep_specials=*/true);
+  }
+  return output;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<ScheduledRequest>> PrepareRequest(QueueTicket ticket,
+                                                                 Request request, int vocab_size,
+                                                                 int total_slots,
+                                                                 const Tokenizer* tokenizer) {
+  assert(request.sink != nullptr);
+  LIGER_RETURN_IF_ERROR(Validate(request, vocab_size, tokenizer != nullptr));
+
+  auto scheduled = std::make_unique<ScheduledRequest>();
+  scheduled->holds_back = request.keep_state && !request.stopping.stop.empty();
+  scheduled->needs_spare = NeedsSpare(request);
+  const int spare = scheduled->needs_spare ? 1 : 0;
+  if (request.n > total_slots - spare) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("sampling.n is ", request.n, "; the limit is ", total_slots - spare,
+                     ", the states there are", spare ? " less one for a long stop string" : ""));
+  }
+
+  scheduled->id = ticket.id();
+  scheduled->ticket = std::move(ticket);
+  scheduled->priority = request.priority;
+  scheduled->adapter = request.adapter;
+  scheduled->arrival = request.arrival;
+  scheduled->deadline = request.deadline;
+  scheduled->score_prompt = request.echo && request.sampling.logprobs;
+  scheduled->keep_state = request.keep_state;
+  scheduled->max_tokens = request.stopping.max_tokens;
+  scheduled->min_tokens = request.stopping.min_tokens;
+  scheduled->samplers = MakeSamplers(request, vocab_size);
+  scheduled->stop_token_ids = request.stopping.stop_token_ids;
+  std::sort(scheduled->stop_token_ids.begin(), scheduled->stop_token_ids.end());
+  scheduled->sequences.resize(request.n);
+  for (int i = 0; i < request.n; ++i) {
+    scheduled->sequences[i].index = i;
+    if (i > 0) scheduled->sequences[i].phase = Sequence::Phase::kFork;
+  }
+  scheduled->unfinished = request.n;
+  scheduled->output =
+      MakeOutput(scheduled->id, &request, scheduled->holds_back, scheduled->needs_spare, tokenizer);
+  scheduled->prompt = std::move(request.prompt);
+  return scheduled;
+}
+
+}  // namespace liger

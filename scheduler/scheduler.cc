@@ -1,0 +1,367 @@
+#include "scheduler/scheduler.h"
+
+#include <algorithm>
+#include <cassert>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace liger {
+
+using Phase = Sequence::Phase;
+
+Scheduler::Scheduler(Engine* engine, StateKeeper* keeper)
+    : engine_(engine),
+      states_(&engine->states()),
+      keeper_(keeper),
+      step_token_budget_(engine->info().step_token_budget) {
+  assert(step_token_budget_ > states_->total());
+  running_.reserve(states_->total());
+  planned_.reserve(states_->total());
+}
+
+void Scheduler::Add(std::unique_ptr<ScheduledRequest> request) {
+  assert(request->slots_needed() <= states_->total());
+  by_id_.emplace(request->id, request.get());
+  if (request->deadline) deadlines_.emplace(*request->deadline, request->id);
+  waiting_prompt_tokens_ += std::ssize(request->prompt);
+  const Order order = OrderOf(*request);
+  waiting_.emplace(order, std::move(request));
+}
+
+void Scheduler::Cancel(RequestId id, StepResults* results) {
+  const auto it = by_id_.find(id);
+  if (it != by_id_.end()) End(it->second, absl::CancelledError("cancelled"), results);
+}
+
+void Scheduler::Apply(const OutputFeedback& feedback, StepResults* results) {
+  const auto it = by_id_.find(feedback.request);
+  if (it == by_id_.end()) return;
+  ScheduledRequest* request = it->second;
+  Sequence* sequence = &request->sequences[feedback.index];
+  if (sequence->phase == Phase::kFinished) return;
+
+  sequence->processed = feedback.processed;
+  sequence->accounted = feedback.accounted;
+  if (sequence->spare_in_use) {
+    const int64_t accounted = std::ssize(request->prompt) + sequence->accounted;
+    sequence->spare_in_use = accounted < states_->progress(sequence->slot.id()).committed;
+  }
+  if (feedback.stopped) {
+    sequence->reason = FinishReason::kStop;
+    sequence->stop_token_id = -1;
+    Settle(request, sequence, results);
+  } else if (sequence->phase == Phase::kEnded && sequence->processed == sequence->drawn) {
+    Settle(request, sequence, results);
+  }
+}
+
+void Scheduler::Abort(const absl::Status& status, StepResults* results) {
+  while (!by_id_.empty()) End(by_id_.begin()->second, status, results);
+  Sweep();
+}
+
+SteadyTime Scheduler::NextDeadline() const {
+  return deadlines_.empty() ? SteadyTime::max() : deadlines_.begin()->first;
+}
+
+void Scheduler::Schedule(SteadyTime now, Batch* batch, StepResults* results) {
+  batch->Clear();
+  planned_.clear();
+  prefill_tokens_ = decode_tokens_ = 0;
+  Expire(now, results);
+  Sweep();
+  Admit();
+  for (const auto& request : running_) {
+    for (Sequence& sequence : request->sequences) PlanDecode(request.get(), &sequence, batch);
+  }
+  for (const auto& request : running_) {
+    PlanPrompt(request.get(), batch);
+    if (!request->needs_spare) continue;
+    for (Sequence& sequence : request->sequences) PlanCatchUp(request.get(), &sequence, batch);
+  }
+  for (const Planned& planned : planned_) {
+    if (planned.request->first_step == SteadyTime{}) planned.request->first_step = now;
+  }
+}
+
+void Scheduler::Expire(SteadyTime now, StepResults* results) {
+  while (NextDeadline() <= now) {
+    ScheduledRequest* request = by_id_.at(deadlines_.begin()->second);
+    const bool waited = request->first_step == SteadyTime{};
+    End(request,
+        absl::DeadlineExceededError(waited ? "the deadline passed in the queue"
+                                           : "the deadline passed before the last token"),
+        results);
+  }
+}
+
+void Scheduler::Admit() {
+  while (!waiting_.empty() && waiting_.begin()->second->slots_needed() <= states_->free()) {
+    std::unique_ptr<ScheduledRequest> request =
+        std::move(waiting_.extract(waiting_.begin()).mapped());
+    for (Sequence& sequence : request->sequences) {
+      sequence.slot = *states_->Acquire();
+      engine_->BindSampler(sequence.slot.id(), std::move(request->samplers[sequence.index]));
+      if (request->needs_spare) sequence.spare = *states_->Acquire();
+    }
+    request->ticket.Release();
+    const auto place =
+        std::upper_bound(running_.begin(), running_.end(), request,
+                         [](const auto& a, const auto& b) { return OrderOf(*a) < OrderOf(*b); });
+    running_.insert(place, std::move(request));
+  }
+}
+
+void Scheduler::Sweep() {
+  if (!sweep_) return;
+  std::erase_if(running_, [](const auto& request) { return request->ended; });
+  sweep_ = false;
+}
+
+int Scheduler::BudgetLeft(const Batch& batch) const {
+  return step_token_budget_ - static_cast<int>(batch.tokens.size());
+}
+
+BatchEntry& Scheduler::AddEntry(ScheduledRequest* request, Sequence* sequence, SlotId slot,
+                                absl::Span<const TokenId> tokens, Batch* batch) {
+  planned_.push_back({.request = request, .sequence = sequence});
+  const auto first = static_cast<int>(batch->tokens.size());
+  batch->tokens.insert(batch->tokens.end(), tokens.begin(), tokens.end());
+  batch->entries.push_back({.slot = slot,
+                            .first_token = first,
+                            .num_tokens = static_cast<int>(tokens.size()),
+                            .committed = states_->progress(slot).position + std::ssize(tokens),
+                            .adapter = request->adapter});
+  return batch->entries.back();
+}
+
+void Scheduler::PlanDecode(ScheduledRequest* request, Sequence* sequence, Batch* batch) {
+  if (sequence->phase == Phase::kFirst) {
+    BatchEntry& entry = AddEntry(request, sequence, sequence->slot.id(), {}, batch);
+    entry.sample = true;
+  } else if (sequence->phase == Phase::kDecode && MakeRoom(*request, sequence)) {
+    BatchEntry& entry =
+        AddEntry(request, sequence, sequence->slot.id(), {&sequence->last, 1}, batch);
+    entry.committed = CommittedAt(*request, *sequence, entry.committed);
+    entry.sample = true;
+    entry.token_index = sequence->drawn;
+    ++decode_tokens_;
+  }
+}
+
+void Scheduler::PlanPrompt(ScheduledRequest* request, Batch* batch) {
+  Sequence* sequence = &request->sequences.front();
+  if (sequence->phase != Phase::kPrompt) return;
+  const absl::Span<const TokenId> left =
+      absl::MakeConstSpan(request->prompt).subspan(request->absorbed);
+  const absl::Span<const TokenId> chunk = left.subspan(0, BudgetLeft(*batch));
+  if (chunk.empty()) return;
+
+  BatchEntry& entry = AddEntry(request, sequence, sequence->slot.id(), chunk, batch);
+  const bool whole = chunk.size() == left.size();
+  entry.sample = whole && request->max_tokens > 0;
+  entry.score = request->score_prompt;
+  if (entry.score && !whole) entry.next_token = left[chunk.size()];
+  prefill_tokens_ += entry.num_tokens;
+}
+
+void Scheduler::PlanCatchUp(ScheduledRequest* request, Sequence* sequence, Batch* batch) {
+  const int64_t prompt = std::ssize(request->prompt);
+  SlotId slot = -1;
+  int64_t target = 0;
+  if (sequence->phase == Phase::kRestore) {
+    slot = sequence->slot.id();
+    target = sequence->restore_to;
+  } else if (sequence->spare_in_use) {
+    slot = sequence->spare.id();
+    target = prompt + sequence->accounted;
+    // In whole blocks, so that a token at a time is not paid for twice.
+    if (target - states_->progress(slot).position < kMaxUncommitted) return;
+  } else {
+    return;
+  }
+  const int64_t position = states_->progress(slot).position;
+  const int64_t count = std::min<int64_t>(target - position, BudgetLeft(*batch));
+  if (count == 0) return;
+  const auto tokens = absl::MakeConstSpan(sequence->tokens).subspan(position - prompt, count);
+  AddEntry(request, sequence, slot, tokens, batch);
+  decode_tokens_ += static_cast<int>(count);
+}
+
+bool Scheduler::MakeRoom(const ScheduledRequest& request, Sequence* sequence) {
+  if (!request.holds_back || sequence->spare_in_use) return true;
+  const SlotId slot = sequence->slot.id();
+  const int64_t accounted = std::ssize(request.prompt) + sequence->accounted;
+  if (states_->progress(slot).position + 1 - accounted <= kMaxUncommitted) return true;
+  if (sequence->processed < sequence->drawn) return false;
+
+  // The text itself is held that long.
+  assert(sequence->spare);
+  states_->Commit(slot, accounted);
+  states_->Copy(slot, sequence->spare.id());
+  states_->RollBack(sequence->spare.id(), accounted);
+  sequence->spare_in_use = true;
+  return true;
+}
+
+int64_t Scheduler::CommittedAt(const ScheduledRequest& request, const Sequence& sequence,
+                               int64_t position) const {
+  if (!request.holds_back) return position;
+  const int64_t accounted = std::min(std::ssize(request.prompt) + sequence.accounted, position);
+  const int64_t before = states_->progress(sequence.slot.id()).committed;
+  const int64_t forced = sequence.spare_in_use ? position - kMaxUncommitted : 0;
+  return std::max({accounted, before, forced});
+}
+
+void Scheduler::Update(SteadyTime now, const Batch& batch, const absl::Status& status,
+                       StepResults* results) {
+  int sampled = 0;
+  int scored = 0;
+  for (size_t i = 0; i < batch.entries.size(); ++i) {
+    const BatchEntry& entry = batch.entries[i];
+    auto [request, sequence] = planned_[i];
+    const int result = sampled;
+    if (entry.sample) ++sampled;
+    if (request->ended) continue;
+    if (!status.ok()) {
+      End(request, absl::InternalError(absl::StrCat("a step failed: ", status.message())), results);
+      continue;
+    }
+    if (!request->started) {
+      request->started = true;
+      results->started.push_back(request->output.get());
+    }
+    if (sequence->phase == Phase::kPrompt) {
+      PromptAbsorbed(request, entry, now, &scored, results);
+    }
+    if (entry.sample) {
+      TokenDrawn(request, sequence, result, now, results);
+    } else if (sequence->phase == Phase::kRestore &&
+               states_->progress(entry.slot).position == sequence->restore_to) {
+      Finish(request, sequence, results);
+    }
+  }
+  Sweep();
+}
+
+void Scheduler::PromptAbsorbed(ScheduledRequest* request, const BatchEntry& entry, SteadyTime now,
+                               int* scored, StepResults* results) {
+  request->absorbed += entry.num_tokens;
+  waiting_prompt_tokens_ -= entry.num_tokens;
+  if (entry.score) {
+    const int count = entry.num_tokens - (entry.next_token < 0 ? 1 : 0);
+    results->scored.push_back({.request = request->output.get(), .first = *scored, .count = count});
+    *scored += count;
+  }
+  if (request->absorbed < std::ssize(request->prompt)) return;
+  if (request->max_tokens == 0) {
+    for (Sequence& sequence : request->sequences) {
+      sequence.first_token = sequence.last_token = now;
+      Settle(request, &sequence, results);
+    }
+    return;
+  }
+  for (Sequence& sequence : request->sequences) {
+    if (sequence.phase != Phase::kFork) continue;
+    states_->Copy(entry.slot, sequence.slot.id());
+    sequence.phase = Phase::kFirst;
+  }
+}
+
+void Scheduler::TokenDrawn(ScheduledRequest* request, Sequence* sequence, int result,
+                           SteadyTime now, StepResults* results) {
+  const TokenId token = results->output.sampled[result].id;
+  if (token < 0) {
+    End(request, absl::InternalError("the model's logits are not finite"), results);
+    return;
+  }
+  ++generated_tokens_;
+  ++sequence->drawn;
+  sequence->phase = Phase::kDecode;
+  sequence->last = token;
+  sequence->last_token = now;
+  if (sequence->drawn == 1) sequence->first_token = now;
+  if (request->needs_spare) sequence->tokens.push_back(token);
+
+  const bool stops =
+      sequence->drawn > request->min_tokens &&
+      std::binary_search(request->stop_token_ids.begin(), request->stop_token_ids.end(), token);
+  const bool last = stops || sequence->drawn == request->max_tokens;
+  results->drawn.push_back({.request = request->output.get(),
+                            .index = sequence->index,
+                            .result = result,
+                            .last = last,
+                            .stop_token = stops});
+  if (!last) return;
+  sequence->reason = stops ? FinishReason::kStop : FinishReason::kLength;
+  if (stops) sequence->stop_token_id = token;
+  if (request->holds_back) {
+    sequence->phase = Phase::kEnded;
+  } else {
+    Settle(request, sequence, results);
+  }
+}
+
+void Scheduler::Settle(ScheduledRequest* request, Sequence* sequence, StepResults* results) {
+  if (request->holds_back) {
+    const SlotProgress& progress = states_->progress(sequence->slot.id());
+    const int64_t accounted = std::ssize(request->prompt) + sequence->accounted;
+    const int64_t target = std::min(accounted, progress.position);
+    if (target >= progress.committed) {
+      states_->RollBack(sequence->slot.id(), target);
+    } else {
+      assert(sequence->spare_in_use);
+      sequence->slot = std::move(sequence->spare);
+      sequence->spare_in_use = false;
+      if (states_->progress(sequence->slot.id()).position < target) {
+        sequence->phase = Phase::kRestore;
+        sequence->restore_to = target;
+        return;
+      }
+    }
+  } else {
+    sequence->accounted = sequence->drawn;
+  }
+  Finish(request, sequence, results);
+}
+
+void Scheduler::Finish(ScheduledRequest* request, Sequence* sequence, StepResults* results) {
+  const int64_t position = states_->progress(sequence->slot.id()).position;
+  results->finished.push_back(
+      {.request = request->output.get(),
+       .index = sequence->index,
+       .reason = sequence->reason,
+       .stop_token_id = sequence->stop_token_id,
+       .session_position = request->keep_state ? position : 0,
+       .timings = {.queue = request->first_step - request->arrival,
+                   .prefill = sequence->first_token - request->first_step,
+                   .time_to_first_token = sequence->first_token - request->arrival,
+                   .decode = sequence->last_token - sequence->first_token}});
+  if (request->keep_state && keeper_ != nullptr) {
+    const bool pending = std::ssize(request->prompt) + sequence->accounted > position;
+    keeper_->Keep(request->id, std::move(sequence->slot), pending ? sequence->last : -1);
+  }
+  sequence->phase = Phase::kFinished;
+  sequence->slot = {};
+  sequence->spare = {};
+  if (--request->unfinished == 0) End(request, absl::OkStatus(), results);
+}
+
+void Scheduler::End(ScheduledRequest* request, absl::Status status, StepResults* results) {
+  request->ended = true;
+  for (Sequence& sequence : request->sequences) {
+    sequence.slot = {};
+    sequence.spare = {};
+    sequence.phase = Phase::kFinished;
+  }
+  waiting_prompt_tokens_ -= std::ssize(request->prompt) - request->absorbed;
+  if (request->deadline) deadlines_.erase({*request->deadline, request->id});
+  by_id_.erase(request->id);
+  results->ended.push_back({.request = std::move(request->output), .status = std::move(status)});
+  sweep_ = true;
+  // Frees the request if it was still waiting.
+  waiting_.erase(OrderOf(*request));
+}
+
+}  // namespace liger

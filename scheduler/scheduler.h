@@ -1,0 +1,132 @@
+// Decides what each step of the engine does. Pure policy: no threads, no clock.
+
+#ifndef LIGER_SCHEDULER_SCHEDULER_H_
+#define LIGER_SCHEDULER_SCHEDULER_H_
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <utility>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/types/span.h"
+#include "engine/engine.h"
+#include "scheduler/request.h"
+#include "scheduler/request_queue.h"
+#include "scheduler/sequence.h"
+#include "scheduler/state_keeper.h"
+#include "scheduler/step_results.h"
+
+namespace liger {
+
+// Requests wait in the order of (priority, larger first; id) and the first of them enters as soon
+// as all the slots it needs are free: one for each output, and one more where text may be held
+// long. Nothing overtakes it meanwhile, so that a request for many slots is not starved.
+//
+// A step gives every running output that can go on its next token, then spends what is left of the
+// token budget on prompts, in the same order, split anywhere.
+//
+// Not thread-safe: the engine thread's own. Calls only states() and BindSampler() of the engine.
+// One round: Add, Cancel and Apply as they come; Schedule; Engine::Step; Update. Each call appends
+// to `results` what the output thread must hear.
+class Scheduler {
+ public:
+  // `engine` and `keeper` (may be null) outlive the scheduler. The engine's step token budget is
+  // larger than its number of slots.
+  Scheduler(Engine* engine, StateKeeper* keeper);
+
+  void Add(std::unique_ptr<ScheduledRequest> request);
+  void Cancel(RequestId id, StepResults* results);
+  void Apply(const OutputFeedback& feedback, StepResults* results);
+  // Ends every request.
+  void Abort(const absl::Status& status, StepResults* results);
+
+  // Ends requests whose deadline is not after `now`, lets in what fits, and fills `batch`. It stays
+  // empty when there is nothing to do until mail comes or NextDeadline.
+  void Schedule(SteadyTime now, Batch* batch, StepResults* results);
+  // Takes in what the step made of the batch that Schedule filled, as results->output has it. With
+  // an error, every request of the batch ends with INTERNAL.
+  void Update(SteadyTime now, const Batch& batch, const absl::Status& status, StepResults* results);
+
+  bool empty() const { return by_id_.empty(); }
+  // SteadyTime::max() when there is none.
+  SteadyTime NextDeadline() const;
+
+  int running() const { return static_cast<int>(running_.size()); }
+  // Tokens of prompts that are not absorbed yet.
+  int64_t waiting_prompt_tokens() const { return waiting_prompt_tokens_; }
+  int64_t generated_tokens() const { return generated_tokens_; }
+  // Of the last batch.
+  int prefill_tokens() const { return prefill_tokens_; }
+  int decode_tokens() const { return decode_tokens_; }
+
+ private:
+  struct Order {
+    int32_t priority;
+    RequestId id;
+    bool operator<(const Order& other) const {
+      return priority != other.priority ? priority > other.priority : id < other.id;
+    }
+  };
+  // Whose an entry of the batch is.
+  struct Planned {
+    ScheduledRequest* request;
+    Sequence* sequence;
+  };
+
+  static Order OrderOf(const ScheduledRequest& request) { return {request.priority, request.id}; }
+
+  void Expire(SteadyTime now, StepResults* results);
+  void Admit();
+  // Frees requests that have ended.
+  void Sweep();
+
+  // Each adds at most one entry to the batch.
+  void PlanDecode(ScheduledRequest* request, Sequence* sequence, Batch* batch);
+  void PlanPrompt(ScheduledRequest* request, Batch* batch);
+  void PlanCatchUp(ScheduledRequest* request, Sequence* sequence, Batch* batch);
+  BatchEntry& AddEntry(ScheduledRequest* request, Sequence* sequence, SlotId slot,
+                       absl::Span<const TokenId> tokens, Batch* batch);
+  int BudgetLeft(const Batch& batch) const;
+
+  // Sees to it that the sequence's next token can be taken back; false while that must wait for
+  // feedback.
+  bool MakeRoom(const ScheduledRequest& request, Sequence* sequence);
+  // What is committed once `position` tokens are absorbed.
+  int64_t CommittedAt(const ScheduledRequest& request, const Sequence& sequence,
+                      int64_t position) const;
+
+  void PromptAbsorbed(ScheduledRequest* request, const BatchEntry& entry, SteadyTime now,
+                      int* scored, StepResults* results);
+  void TokenDrawn(ScheduledRequest* request, Sequence* sequence, int result, SteadyTime now,
+                  StepResults* results);
+  // Takes the state to what is accounted for and finishes, at once or after absorbing again.
+  void Settle(ScheduledRequest* request, Sequence* sequence, StepResults* results);
+  void Finish(ScheduledRequest* request, Sequence* sequence, StepResults* results);
+  void End(ScheduledRequest* request, absl::Status status, StepResults* results);
+
+  Engine* engine_;
+  StatePool* states_;
+  StateKeeper* keeper_;
+  const int step_token_budget_;
+
+  std::map<Order, std::unique_ptr<ScheduledRequest>> waiting_;
+  std::vector<std::unique_ptr<ScheduledRequest>> running_;  // sorted by Order
+  absl::flat_hash_map<RequestId, ScheduledRequest*> by_id_;
+  std::set<std::pair<SteadyTime, RequestId>> deadlines_;
+  std::vector<Planned> planned_;  // parallel to the entries of the batch
+
+  bool sweep_ = false;  // some of running_ have ended
+  int64_t waiting_prompt_tokens_ = 0;
+  int64_t generated_tokens_ = 0;
+  int prefill_tokens_ = 0;
+  int decode_tokens_ = 0;
+};
+
+}  // namespace liger
+
+#endif  // LIGER_SCHEDULER_SCHEDULER_H_
