@@ -48,12 +48,12 @@ class CapturingBackend : public CpuBackend {
 
 constexpr int kSlots = 16;
 
-struct Setup {
+struct TestEngine {
   std::unique_ptr<Engine> engine;
   CapturingBackend* backend = nullptr;
 };
 
-Setup MakeEngine(const Checkpoint& checkpoint, cpu::DType dtype, int threads, cpu::Isa isa) {
+TestEngine MakeEngine(const Checkpoint& checkpoint, cpu::DType dtype, int threads, cpu::Isa isa) {
   auto backend = std::make_unique<CapturingBackend>(isa, dtype, threads);
   CapturingBackend* raw = backend.get();
   auto engine =
@@ -83,7 +83,7 @@ void AddTo(Batch& batch, Engine& engine, const Sequence& sequence, int count, in
 }
 
 // The logits after each token of `tokens`, fed one at a time with nothing beside them.
-std::vector<Logits> OneByOne(Setup& setup, const std::vector<TokenId>& tokens) {
+std::vector<Logits> OneByOne(TestEngine& setup, const std::vector<TokenId>& tokens) {
   Sequence sequence{.tokens = tokens, .slot = *setup.engine->states().Acquire()};
   setup.backend->rows.clear();
   StepOutput output;
@@ -115,20 +115,20 @@ class NumericsContractTest : public testing::TestWithParam<Case> {
   int vocab_size() const { return checkpoint_->config().vocab_size; }
 
   std::unique_ptr<Checkpoint> checkpoint_;
-  Setup setup_;
+  TestEngine setup_;
 };
 
 TEST_P(NumericsContractTest, PrefillInAnyChunksEqualsDecode) {
   std::mt19937 random(1);
-  const std::vector<TokenId> tokens = RandomTokens(random, 203, vocab_size());
+  const std::vector<TokenId> tokens = RandomTokens(random, 139, vocab_size());
   const std::vector<Logits> expected = OneByOne(setup_, tokens);
   ASSERT_EQ(expected.size(), tokens.size());
-  for (const int chunk : {203, 1, 7, 16, 64}) {
+  for (const int chunk : {139, 1, 7, 16, 64}) {
     Sequence sequence{.tokens = tokens, .slot = *engine().states().Acquire()};
     setup_.backend->rows.clear();
     StepOutput output;
-    for (int done = 0; done < 203; done += chunk) {
-      const int count = std::min(chunk, 203 - done);
+    for (int done = 0; done < 139; done += chunk) {
+      const int count = std::min(chunk, 139 - done);
       Batch batch;
       AddTo(batch, engine(), sequence, count, done + count);
       ASSERT_TRUE(engine().Step(batch, &output).ok());
@@ -143,12 +143,12 @@ TEST_P(NumericsContractTest, PrefillInAnyChunksEqualsDecode) {
 TEST_P(NumericsContractTest, ThreadsAndInstructionSetsChangeNothing) {
   std::mt19937 random(2);
   const auto& [gate, dtype, head_dim, window] = GetParam();
-  const std::vector<TokenId> tokens = RandomTokens(random, 100, vocab_size());
+  const std::vector<TokenId> tokens = RandomTokens(random, 40, vocab_size());
   const std::vector<Logits> expected = OneByOne(setup_, tokens);
   for (const cpu::Isa isa : {cpu::Isa::kScalar, cpu::Isa::kAvx2, cpu::Isa::kAvx512}) {
     if (isa > cpu::BestIsa()) continue;
     for (const int threads : {1, 3}) {
-      Setup other = MakeEngine(*checkpoint_, dtype, threads, isa);
+      TestEngine other = MakeEngine(*checkpoint_, dtype, threads, isa);
       const std::vector<Logits> actual = OneByOne(other, tokens);
       for (size_t i = 0; i < tokens.size(); ++i) {
         ASSERT_TRUE(SameBits(actual[i], expected[i])) << cpu::IsaName(isa) << ", " << threads;
@@ -175,7 +175,7 @@ TEST_P(NumericsContractTest, RandomSchedulesOfManyRequests) {
   int finished = 0;
   int rollbacks = 0;
   StepOutput output;
-  for (int step = 0; step < 400; ++step) {
+  for (int step = 0; step < 200; ++step) {
     while (sequences.size() < kSlots) {
       for (SlotId slot = 0; slot < kSlots; ++slot) {
         const bool taken = std::any_of(sequences.begin(), sequences.end(),
@@ -236,8 +236,8 @@ TEST_P(NumericsContractTest, RandomSchedulesOfManyRequests) {
       sequences.push_back(std::move(child));
     }
   }
-  EXPECT_GT(finished, 20);
-  EXPECT_GT(rollbacks, 50);
+  EXPECT_GT(finished, 10);
+  EXPECT_GT(rollbacks, 30);
 }
 
 std::string NameOf(const testing::TestParamInfo<Case>& info) {

@@ -88,7 +88,7 @@ TEST_P(OracleTest, LogitsAndLikelihoodOfPrompts) {
       for (const float x : row) sum += std::exp(x - max);
       nll -= row[ids[i + 1]] - max - std::log(sum);
     }
-    if (n > 1) EXPECT_NEAR(nll / (n - 1), vector["nll"].get<double>(), 1e-4);
+    EXPECT_NEAR(nll / (n - 1), vector["nll"].get<double>(), 1e-4);
   }
   RecordProperty("largest_logit_error", std::to_string(largest_error));
   std::printf("largest error of a top-8 logit: %.2e\n", largest_error);
@@ -127,6 +127,7 @@ TEST_P(OracleTest, GreedyIdsAreEqual) {
   }
 }
 
+// The scalar table gives the same bits (numerics_contract_test.cc) and would take minutes here.
 INSTANTIATE_TEST_SUITE_P(InstructionSets, OracleTest,
                          testing::Values(cpu::Isa::kAvx2, cpu::Isa::kAvx512),
                          [](const auto& info) { return std::string(cpu::IsaName(info.param)); });
