@@ -46,7 +46,7 @@ class ByteLevelBpe : public Tokenizer {
   static constexpr size_t kMaxTokens = size_t{1} << 24;
   static constexpr size_t kMaxTokenBytes = 4096;
   // A longer word is encoded in parts of this size, which bounds the memory that merging it takes
-  // (32 bytes a byte). Text in which neither a space nor a change of the kind of character occurs
+  // (40 bytes a byte). Text in which neither a space nor a change of the kind of character occurs
   // for so long is the only one it changes.
   static constexpr size_t kMaxWordBytes = size_t{16} << 20;
 
