@@ -1,0 +1,105 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "engine/text/tokenizer.h"
+#include "tests/engine/text/tiny_vocabulary.h"
+#include "tests/engine/weights/gguf_builder.h"
+
+namespace liger {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+constexpr uint32_t kGgufInt32 = 5;
+constexpr uint32_t kGgufString = 8;
+
+// What a file says of its tokenizer, to be damaged by tests.
+struct Metadata {
+  TinyVocabulary vocabulary = MakeTinyVocabulary();
+  std::string model = "gpt2";
+  std::string pre = "smollm";
+  std::string without;  // the key left out
+
+  std::string Build() const {
+    GgufBuilder builder;
+    const auto add_strings = [&](const std::string& key, const std::vector<std::string>& values) {
+      std::string elements;
+      for (const std::string& value : values) elements += GgufString(value);
+      if (key != without) builder.Array(key, kGgufString, values.size(), elements);
+    };
+    const auto add_string = [&](const std::string& key, const std::string& value) {
+      if (key != without) builder.String(key, value);
+    };
+    std::string types;
+    for (const int64_t type : vocabulary.types) types += Raw(static_cast<int32_t>(type));
+    add_string("tokenizer.ggml.model", model);
+    add_string("tokenizer.ggml.pre", pre);
+    add_strings("tokenizer.ggml.tokens", vocabulary.tokens);
+    if (without != "tokenizer.ggml.token_type") {
+      builder.Array("tokenizer.ggml.token_type", kGgufInt32, vocabulary.types.size(), types);
+    }
+    add_strings("tokenizer.ggml.merges", vocabulary.merges);
+    return builder.Build();
+  }
+};
+
+class LoadTokenizerTest : public ::testing::Test {
+ protected:
+  absl::StatusOr<std::unique_ptr<Tokenizer>> Load(const std::string& bytes) {
+    std::ofstream(path_, std::ios::binary) << bytes;
+    return LoadTokenizer(path_);
+  }
+  void TearDown() override { std::filesystem::remove(path_); }
+
+  const std::string path_ = ::testing::TempDir() +
+                            ::testing::UnitTest::GetInstance()->current_test_info()->name() +
+                            ".gguf";
+};
+
+TEST_F(LoadTokenizerTest, ReadsAVocabularyFromAGguf) {
+  const auto tokenizer = Load(Metadata().Build());
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
+  EXPECT_EQ((*tokenizer)->vocab_size(), 269);
+  EXPECT_THAT((*tokenizer)->Encode("the the 1"), ElementsAre(257, 258, ' ', '1'));
+}
+
+TEST_F(LoadTokenizerTest, NamesTheFileThatHoldsNone) {
+  for (const auto& status : {Load(Metadata{.without = "tokenizer.ggml.model"}.Build()).status(),
+                             LoadTokenizer(::testing::TempDir()).status()}) {
+    EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
+    EXPECT_THAT(std::string(status.message()), HasSubstr(::testing::TempDir()));
+  }
+}
+
+TEST_F(LoadTokenizerTest, NamesTheFileAndTheFieldThatIsDamaged) {
+  for (const std::string key : {"pre", "tokens", "token_type", "merges"}) {
+    const auto missing = Load(Metadata{.without = "tokenizer.ggml." + key}.Build());
+    EXPECT_EQ(missing.status().code(), absl::StatusCode::kInvalidArgument) << key;
+    EXPECT_THAT(std::string(missing.status().message()), HasSubstr(path_));
+    EXPECT_THAT(std::string(missing.status().message()), HasSubstr("tokenizer.ggml." + key));
+  }
+  Metadata duplicate;
+  duplicate.vocabulary.tokens[268] = duplicate.vocabulary.tokens[267];
+  const auto damaged = Load(duplicate.Build());
+  EXPECT_EQ(damaged.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(damaged.status().message()), HasSubstr("tokenizer.ggml.tokens[268]"));
+}
+
+TEST_F(LoadTokenizerTest, NamesTheKindItCannotServe) {
+  const auto model = Load(Metadata{.model = "llama"}.Build());
+  EXPECT_EQ(model.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(model.status().message()), HasSubstr("tokenizer.ggml.model"));
+  const auto pre = Load(Metadata{.pre = "nonesuch"}.Build());
+  EXPECT_EQ(pre.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(pre.status().message()), HasSubstr("tokenizer.ggml.pre"));
+}
+
+}  // namespace
+}  // namespace liger
