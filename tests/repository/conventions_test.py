@@ -11,8 +11,6 @@ from repository_files import CPP_SUFFIXES, ROOT, files
 
 MAX_LINES = 600
 TEXT_SUFFIXES = CPP_SUFFIXES + (".py", ".sh", ".proto", ".cmake", ".md", ".yaml", ".yml")
-
-
 # Included in the middle of kernels/cpu/simd.h, once for each instruction set: no header by itself.
 TEXTUAL = re.compile(r"kernels/cpu/simd_(scalar|avx2|avx512)\.h")
 
