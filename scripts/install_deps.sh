@@ -8,7 +8,8 @@ usage() {
 Usage: scripts/install_deps.sh [--test | --runtime | --image]
 
   (no option)  what building and the quickstart need
-  --test       that, and what only the tests and checks need
+  --test       that, and what only the tests and checks need (among it prometheus, which
+               Debian starts as a service where systemd runs)
   --runtime    what a built liger-server and liger-client need to run, no compiler (for images)
   --image      what scripts/build_image.sh needs where there is no docker
 HELP

@@ -26,7 +26,10 @@ while [ $# -gt 0 ]; do
   case "$1" in
     --port)
       port=${2:-}
-      [[ "$port" =~ ^[0-9]{1,5}$ ]] || { echo "quickstart: --port needs a number" >&2; exit 2; }
+      if ! [[ "$port" =~ ^[1-9][0-9]{0,4}$ ]] || [ "$port" -gt 65535 ]; then
+        echo "quickstart: --port needs a number in [1, 65535]" >&2
+        exit 2
+      fi
       shift 2
       ;;
     --stop) stop=1; shift ;;
