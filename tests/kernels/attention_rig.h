@@ -11,15 +11,18 @@
 #include <vector>
 
 #include "kernels/cpu/kernels.h"
+#include "tests/kernels/attention_reference.h"
 
 namespace liger::cpu {
 
 // A pool of `slots` states, poisoned with NaN, and the place in it of the sequences under test.
 class AttentionRig {
  public:
+  const HeadExtras extras;
+
   AttentionRig(const AttentionShape& shape, Isa isa, int slots = 1, int parts = 1,
-               double theta = 10000.0)
-      : shape_(shape), isa_(isa), parts_(parts), sequences_(slots) {
+               const HeadExtras& head_extras = {})
+      : extras(head_extras), shape_(shape), isa_(isa), parts_(parts), sequences_(slots) {
     const size_t recurrence_bytes = shape.recurrence_floats() * sizeof(float);
     slot_bytes_ = recurrence_bytes + shape.row_bytes();
     state_.assign(slots * slot_bytes_, std::byte{0xff});  // NaN in float32 and bf16
@@ -27,7 +30,7 @@ class AttentionRig {
     const int half = shape.head_dim / 2;
     for (int offset = 0; offset < shape.window + 2 * kFoldBlock; ++offset) {
       for (int d = 0; d < half; ++d) {
-        const double angle = offset * std::pow(theta, -double(d) / half);
+        const double angle = offset * std::pow(extras.theta, -double(d) / half);
         cos_.push_back(static_cast<float>(std::cos(angle)));
         sin_.push_back(static_cast<float>(std::sin(angle)));
       }
@@ -35,8 +38,9 @@ class AttentionRig {
     for (int slot = 0; slot < slots; ++slot) Clear(slot);
   }
 
-  // As a slot is cleared when a request gets it: S is zero, the rows are left as they are.
+  // As a slot is when a request gets it: S is zero. The rows are poisoned.
   void Clear(int slot) {
+    std::memset(&state_[slot * slot_bytes_], 0xff, slot_bytes_);
     std::memset(&state_[slot * slot_bytes_], 0, shape_.recurrence_floats() * sizeof(float));
     sequences_[slot] = {.slot = slot};
   }
@@ -67,10 +71,10 @@ class AttentionRig {
     std::vector<float> out(size_t(rows) * shape_.num_heads * shape_.head_dim,
                            std::numeric_limits<float>::quiet_NaN());
     AttentionParams params{.shape = shape_, .qkv = qkv.data()};
-    params.qkv_bias = bias.empty() ? nullptr : bias.data();
-    params.q_norm = q_norm.empty() ? nullptr : q_norm.data();
-    params.k_norm = k_norm.empty() ? nullptr : k_norm.data();
-    params.norm_eps = 1e-6f;
+    params.qkv_bias = extras.bias.empty() ? nullptr : extras.bias.data();
+    params.q_norm = extras.q_norm.empty() ? nullptr : extras.q_norm.data();
+    params.k_norm = extras.k_norm.empty() ? nullptr : extras.k_norm.data();
+    params.norm_eps = static_cast<float>(extras.norm_eps);
     params.rope_cos = cos_.data();
     params.rope_sin = sin_.data();
     params.out = out.data();
@@ -89,6 +93,10 @@ class AttentionRig {
     return out;
   }
 
+  int CountTokens(const std::vector<float>& rows) const {
+    return static_cast<int>(rows.size() / shape_.qkv_size());
+  }
+
   // Takes a sequence back by tokens that were not committed.
   void RollBack(int slot, int tokens) { sequences_[slot].position -= tokens; }
 
@@ -99,9 +107,13 @@ class AttentionRig {
     return out;
   }
 
-  SequenceSpan& sequence(int slot) { return sequences_[slot]; }
+  // All bytes of a slot.
+  std::vector<std::byte> SlotBytes(int slot) const {
+    const auto begin = state_.begin() + static_cast<std::ptrdiff_t>(slot * slot_bytes_);
+    return {begin, begin + static_cast<std::ptrdiff_t>(slot_bytes_)};
+  }
 
-  std::vector<float> bias, q_norm, k_norm;  // none where empty
+  SequenceSpan& sequence(int slot) { return sequences_[slot]; }
 
  private:
   const AttentionShape shape_;
