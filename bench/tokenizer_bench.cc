@@ -51,7 +51,7 @@ std::string Repeat(const std::string& piece, size_t size) {
 void Encode(benchmark::State& state, const Tokenizer* tokenizer, const std::string& text,
             Tokenizer::Specials specials) {
   size_t tokens = 0;
-  for (auto _ : state) {
+  while (state.KeepRunning()) {
     std::vector<TokenId> ids;
     tokenizer->Encode(text, specials, &ids);
     tokens = ids.size();
@@ -63,7 +63,7 @@ void Encode(benchmark::State& state, const Tokenizer* tokenizer, const std::stri
 
 void Detokenize(benchmark::State& state, const Tokenizer* tokenizer, const std::string& text) {
   const std::vector<TokenId> ids = tokenizer->Encode(text);
-  for (auto _ : state) {
+  while (state.KeepRunning()) {
     StreamingDetokenizer detokenizer(tokenizer);
     for (const TokenId id : ids) benchmark::DoNotOptimize(detokenizer.Push(id));
   }
@@ -71,7 +71,7 @@ void Detokenize(benchmark::State& state, const Tokenizer* tokenizer, const std::
 }
 
 void Load(benchmark::State& state, const std::string& path) {
-  for (auto _ : state) benchmark::DoNotOptimize(LoadTokenizer(path));
+  while (state.KeepRunning()) benchmark::DoNotOptimize(LoadTokenizer(path));
 }
 
 int Run(int argc, char** argv) {

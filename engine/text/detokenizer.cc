@@ -19,7 +19,7 @@ std::string StreamingDetokenizer::Push(TokenId id) {
 std::string StreamingDetokenizer::Flush() {
   if (held_.empty()) return {};
   held_.clear();
-  return std::string(kReplacementCharacter);
+  return kReplacementCharacter;
 }
 
 }  // namespace liger

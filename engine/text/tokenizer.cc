@@ -19,7 +19,7 @@ std::string Tokenizer::Decode(absl::Span<const TokenId> ids, bool keep_specials)
   }
   std::string text;
   if (AppendWellFormed(bytes, &text) < bytes.size()) {
-    text.append(kReplacementCharacter.data(), kReplacementCharacter.size());
+    text.append(kReplacementCharacter);
   }
   return text;
 }

@@ -63,7 +63,7 @@ size_t AppendWellFormed(absl::string_view bytes, std::string* out) {
     if (valid == rest.size()) break;
     const Utf8Unit damaged = ReadUtf8(rest.substr(valid));
     if (damaged.kind == Utf8Unit::kTruncated) break;
-    out->append(kReplacementCharacter.data(), kReplacementCharacter.size());
+    out->append(kReplacementCharacter);
     taken += damaged.size;
   }
   return taken;

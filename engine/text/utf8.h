@@ -32,7 +32,7 @@ size_t ValidUtf8Prefix(absl::string_view bytes);
 // bytes it took: all but a truncated character (at most 3 bytes) at the end.
 size_t AppendWellFormed(absl::string_view bytes, std::string* out);
 
-inline constexpr absl::string_view kReplacementCharacter = "\xEF\xBF\xBD";  // U+FFFD
+inline constexpr char kReplacementCharacter[] = "\xEF\xBF\xBD";  // U+FFFD
 
 }  // namespace liger
 
