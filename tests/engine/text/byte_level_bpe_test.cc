@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "tests/engine/text/tiny_vocabulary.h"
 
 namespace liger {
@@ -29,7 +30,7 @@ std::unique_ptr<ByteLevelBpe> MakeTokenizer(
 
 std::string JoinBytes(const Tokenizer& tokenizer, const std::vector<TokenId>& ids) {
   std::string bytes;
-  for (const TokenId id : ids) bytes += std::string(tokenizer.TokenBytes(id));
+  for (const TokenId id : ids) absl::StrAppend(&bytes, tokenizer.TokenBytes(id));
   return bytes;
 }
 

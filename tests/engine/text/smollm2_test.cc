@@ -13,6 +13,7 @@
 #include <thread>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "engine/text/chat_template.h"
 #include "engine/text/tokenizer.h"
 
@@ -110,7 +111,7 @@ TEST_F(SmolLm2Test, HostileTextsOfAMegabyteComeBack) {
     std::string bytes;
     for (const TokenId id : ids) {
       ASSERT_FALSE(tokenizer_->IsSpecial(id));
-      bytes += std::string(tokenizer_->TokenBytes(id));
+      absl::StrAppend(&bytes, tokenizer_->TokenBytes(id));
     }
     EXPECT_EQ(bytes, text) << "of " << piece;
   }
