@@ -44,7 +44,7 @@ double ReadBandwidth(int threads) {
   std::fill(buffer.data(), buffer.data() + kBytes, std::byte{1});
   ThreadPool pool(threads);
   std::vector<double> seconds;
-  std::vector<uint64_t> sums(threads * 8);
+  std::vector<uint64_t> sums(pool.parts() * 8);
   for (int round = 0; round < 5; ++round) {
     seconds.push_back(SecondsOf([&] {
       pool.Run([&](int part, int parts) {

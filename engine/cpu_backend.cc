@@ -27,8 +27,8 @@ CpuBackend::CpuBackend(cpu::Isa isa, cpu::DType weight_type, int threads)
     : isa_(isa), weight_type_(weight_type), kernels_(cpu::Kernels(isa)), pool_(threads) {}
 
 std::string CpuBackend::device() const {
-  return absl::StrCat(cpu::IsaName(isa_), ", ", pool_.size(),
-                      pool_.size() == 1 ? " thread" : " threads");
+  return absl::StrCat(cpu::IsaName(isa_), ", ", pool_.threads(),
+                      pool_.threads() == 1 ? " thread" : " threads");
 }
 
 std::string CpuBackend::dtype() const { return weight_type_ == cpu::DType::kF32 ? "f32" : "bf16"; }
@@ -112,7 +112,7 @@ absl::Status CpuBackend::AllocateStates(const ModelConfig& config, int max_slots
   LIGER_ASSIGN_OR_RETURN(states_, AlignedBuffer::Allocate(slot_bytes_ * max_slots));
   LIGER_ASSIGN_OR_RETURN(
       attention_scratch_,
-      AlignedBuffer::Allocate(cpu::AttentionScratchBytes(shape_) * pool_.size()));
+      AlignedBuffer::Allocate(cpu::AttentionScratchBytes(shape_) * pool_.parts()));
 
   const std::vector<float> frequencies = RopeInverseFrequencies(config);
   for (int offset = 0; offset < config.window + 2 * kFoldBlock; ++offset) {
@@ -122,7 +122,7 @@ absl::Status CpuBackend::AllocateStates(const ModelConfig& config, int max_slots
     }
   }
 
-  samplers_.assign(pool_.size(), Sampler(config.vocab_size));
+  samplers_.assign(pool_.parts(), Sampler(config.vocab_size));
   bound_.resize(max_slots);
   return absl::OkStatus();
 }

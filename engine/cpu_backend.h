@@ -81,7 +81,7 @@ class CpuBackend : public Backend {
   std::vector<float> rope_cos_;
   std::vector<float> rope_sin_;
 
-  std::vector<Sampler> samplers_;                     // one for each thread
+  std::vector<Sampler> samplers_;                     // one for each part
   std::vector<std::unique_ptr<SamplerState>> bound_;  // one for each slot
   const StepPlan* plan_ = nullptr;                    // of the step that runs
 };

@@ -5,6 +5,8 @@
 namespace liger {
 namespace {
 
+constexpr uint32_t kPartsPerThread = 4;
+
 // About 50 microseconds: longer than any gap inside a step, short beside the gap between requests.
 constexpr int kSpins = 1500;
 
@@ -20,41 +22,55 @@ void AwaitChange(const std::atomic<T>& value, T old) {
 
 }  // namespace
 
-ThreadPool::ThreadPool(int threads) : size_(threads) {
-  threads_.reserve(threads - 1);
-  for (int part = 1; part < threads; ++part) {
-    threads_.emplace_back([this, part] { Work(part); });
+ThreadPool::ThreadPool(int threads)
+    : parts_(threads == 1 ? 1 : kPartsPerThread * threads), ticket_(parts_) {
+  workers_.reserve(threads - 1);
+  for (int i = 1; i < threads; ++i) {
+    workers_.emplace_back([this] { Work(); });
   }
 }
 
 ThreadPool::~ThreadPool() {
   stopping_.store(true, std::memory_order_relaxed);
-  round_.fetch_add(1, std::memory_order_release);
-  round_.notify_all();
-  for (std::thread& thread : threads_) thread.join();
+  ticket_.fetch_add(Ticket{1} << 32, std::memory_order_release);  // a round without parts
+  ticket_.notify_all();
+  for (std::thread& worker : workers_) worker.join();
 }
 
 void ThreadPool::Run(absl::FunctionRef<void(int part, int parts)> task) {
-  if (size_ > 1) {
-    task_ = &task;
-    running_.store(size_ - 1, std::memory_order_relaxed);
-    round_.fetch_add(1, std::memory_order_release);
-    round_.notify_all();
+  if (workers_.empty()) {
+    task(0, 1);
+    return;
   }
-  task(0, size_);
-  for (int32_t left; (left = running_.load(std::memory_order_acquire)) != 0;) {
-    AwaitChange(running_, left);
+  task_ = &task;
+  done_.store(0, std::memory_order_relaxed);
+  const Ticket round = (ticket_.load(std::memory_order_relaxed) >> 32) + 1;
+  ticket_.store(round << 32, std::memory_order_release);
+  ticket_.notify_all();
+  TakeParts(round << 32);
+  for (uint32_t done; (done = done_.load(std::memory_order_acquire)) != parts_;) {
+    AwaitChange(done_, done);
   }
 }
 
-void ThreadPool::Work(int part) {
-  uint32_t seen = 0;
+void ThreadPool::Work() {
   while (true) {
-    AwaitChange(round_, seen);
-    ++seen;
+    const Ticket ticket = ticket_.load(std::memory_order_acquire);
     if (stopping_.load(std::memory_order_relaxed)) return;
-    (*task_)(part, size_);
-    if (running_.fetch_sub(1, std::memory_order_acq_rel) == 1) running_.notify_one();
+    if (AllTaken(ticket)) {
+      AwaitChange(ticket_, ticket);
+    } else {
+      TakeParts(ticket);
+    }
+  }
+}
+
+void ThreadPool::TakeParts(Ticket ticket) {
+  while (!AllTaken(ticket)) {
+    if (!ticket_.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acquire)) continue;
+    (*task_)(static_cast<int>(static_cast<uint32_t>(ticket)), static_cast<int>(parts_));
+    if (done_.fetch_add(1, std::memory_order_acq_rel) + 1 == parts_) done_.notify_one();
+    ticket = ticket_.load(std::memory_order_acquire);
   }
 }
 
