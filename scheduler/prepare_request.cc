@@ -56,8 +56,8 @@ absl::Status ValidateStopping(const StoppingParams& stopping, int vocab_size, bo
         "stopping.stop needs a tokenizer, which this model has none of; use "
         "stopping.stop_token_ids");
   }
-  LIGER_RETURN_IF_ERROR(
-      CheckCount("stopping.stop_token_ids", stopping.stop_token_ids.size(), kMaxStopTokenIds));
+  LIGER_RETURN_IF_ERROR(CheckCount("stopping.stop_token_ids", stopping.stop_token_ids.size(),
+                                   kMaxStopTokenIds + kMaxEndTokenIds));
   return CheckIds("stopping.stop_token_ids", stopping.stop_token_ids, vocab_size);
 }
 

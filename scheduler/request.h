@@ -24,7 +24,8 @@ using RequestId = uint64_t;
 
 inline constexpr int kMaxStopStrings = 64;
 inline constexpr int kMaxStopStringBytes = 512;
-inline constexpr int kMaxStopTokenIds = 256;
+inline constexpr int kMaxStopTokenIds = 256;  // of a client
+inline constexpr int kMaxEndTokenIds = 64;    // of a model, beside them
 
 struct StoppingParams {
   // Tokens of each output, at least 0. With 0 the prompt is absorbed (and scored) and nothing is
