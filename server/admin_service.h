@@ -1,0 +1,46 @@
+// The service liger.v1.Admin, as far as it exists.
+
+#ifndef LIGER_SERVER_ADMIN_SERVICE_H_
+#define LIGER_SERVER_ADMIN_SERVICE_H_
+
+#include "liger/v1/admin.grpc.pb.h"
+#include "server/generation_call.h"
+
+namespace liger {
+
+// GetModelInfo and GetLoads work; adapters are fixed at start and Drain is SIGTERM: UNIMPLEMENTED.
+class AdminService final : public v1::Admin::CallbackService {
+ public:
+  // `environment` and `engine` outlive the service.
+  AdminService(const CallEnvironment* environment, const EngineInfo* engine);
+
+  grpc::ServerUnaryReactor* GetModelInfo(grpc::CallbackServerContext* context,
+                                         const v1::GetModelInfoRequest* message,
+                                         v1::ModelInfo* response) override;
+  grpc::ServerUnaryReactor* GetLoads(grpc::CallbackServerContext* context,
+                                     const v1::GetLoadsRequest* message,
+                                     v1::Loads* response) override;
+  grpc::ServerUnaryReactor* LoadAdapter(grpc::CallbackServerContext* context,
+                                        const v1::LoadAdapterRequest* message,
+                                        v1::Adapter* response) override;
+  grpc::ServerUnaryReactor* UnloadAdapter(grpc::CallbackServerContext* context,
+                                          const v1::UnloadAdapterRequest* message,
+                                          v1::UnloadAdapterResponse* response) override;
+  grpc::ServerUnaryReactor* ListAdapters(grpc::CallbackServerContext* context,
+                                         const v1::ListAdaptersRequest* message,
+                                         v1::ListAdaptersResponse* response) override;
+  grpc::ServerUnaryReactor* Drain(grpc::CallbackServerContext* context,
+                                  const v1::DrainRequest* message,
+                                  v1::DrainResponse* response) override;
+
+ private:
+  grpc::ServerUnaryReactor* Answer(grpc::CallbackServerContext* context, absl::string_view method,
+                                   const absl::Status& status);
+
+  const CallEnvironment& environment_;
+  const v1::ModelInfo info_;
+};
+
+}  // namespace liger
+
+#endif  // LIGER_SERVER_ADMIN_SERVICE_H_

@@ -1,0 +1,54 @@
+// What the operator asked for: flags, a configuration file and the environment, checked whole.
+
+#ifndef LIGER_SERVER_CONFIG_H_
+#define LIGER_SERVER_CONFIG_H_
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "absl/time/time.h"
+#include "engine/engine.h"
+
+namespace liger {
+
+struct ServerConfig {
+  std::string model;    // a .gguf file or a folder that holds config.json
+  std::string adapter;  // a PEFT folder; empty: none
+  std::optional<uint64_t> random_weights;
+  EngineOptions engine;
+
+  // "host:port" (port 0: any free one) or "unix:path"; the last two may be
+  // empty: not served.
+  std::string listen = "127.0.0.1:50051";
+  std::string health_listen = "127.0.0.1:50052";
+  std::string metrics_listen = "127.0.0.1:9464";
+
+  int max_queue = 256;
+  int64_t max_prompt_tokens = 131072;
+  int max_output_tokens = 32768;
+  int default_max_tokens = 256;
+
+  absl::Duration drain_grace = absl::Seconds(30);
+  absl::Duration stall_timeout = absl::Seconds(60);
+  absl::Duration max_connection_age = absl::Minutes(30);
+
+  std::string log_level = "info";   // debug, info, warning or error
+  std::string log_format = "text";  // text or json: one object a line
+};
+
+// What a command line asks for: a server, or a text to print and the exit status to end with.
+struct ParsedConfig {
+  std::optional<ServerConfig> config;
+  std::string message;  // the help, the version, or what is wrong: the flag and its limit
+  int exit_code = 0;
+};
+
+// Precedence, first wins: command line, environment (LIGER_MAX_SLOTS for --max-slots), the file
+// named by --config ("max-slots = 8" a line), the default. An empty variable counts as unset. Opens
+// no file but that one.
+ParsedConfig ParseConfig(int argc, const char* const* argv);
+
+}  // namespace liger
+
+#endif  // LIGER_SERVER_CONFIG_H_

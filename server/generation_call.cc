@@ -1,0 +1,207 @@
+#include "server/generation_call.h"
+
+#include <chrono>
+#include <utility>
+
+#include "absl/random/random.h"
+#include "absl/strings/str_cat.h"
+#include "server/logging.h"
+#include "server/rpc_status.h"
+
+namespace liger {
+namespace {
+
+std::optional<SteadyTime> SteadyDeadline(const grpc::CallbackServerContext& context) {
+  const auto deadline = context.deadline();
+  if (deadline == std::chrono::system_clock::time_point::max()) return std::nullopt;
+  const auto left = deadline - std::chrono::system_clock::now();
+  // Beyond what the clock can hold there is no deadline.
+  if (left > std::chrono::hours(24 * 365)) return std::nullopt;
+  return std::chrono::steady_clock::now() + std::chrono::duration_cast<SteadyDuration>(left);
+}
+
+std::string MakeRequestId() {
+  return absl::StrCat("r-", absl::Hex(absl::Uniform<uint64_t>(absl::BitGen()), absl::kZeroPad16));
+}
+
+double Milliseconds(SteadyDuration duration) {
+  return std::chrono::duration<double, std::milli>(duration).count();
+}
+
+}  // namespace
+
+GenerationCall::GenerationCall(const CallEnvironment& environment, absl::string_view method,
+                               grpc::CallbackServerContext* context,
+                               const v1::GenerateRequest* message)
+    : environment_(environment),
+      method_(method),
+      context_(context),
+      message_(message),
+      deadline_(SteadyDeadline(*context)),
+      request_id_(message->request_id().empty() ? MakeRequestId() : message->request_id()) {}
+
+GenerationCall::~GenerationCall() { LogEnd(); }
+
+void GenerationCall::Start() {
+  environment_.registry->Add(shared_from_this());
+  absl::StatusOr<Request> request = ReadParameters(*message_, environment_.limits);
+  if (!request.ok()) return EndCall(request.status(), {});
+  // Before the work that grows with the prompt.
+  absl::StatusOr<QueueTicket> ticket = environment_.loop->Reserve();
+  if (!ticket.ok()) return EndCall(ticket.status(), {});
+
+  tenant_ = request->tenant;
+  seed_ = request->sampling.seed;
+  last_token_.resize(request->n);
+  request->arrival = arrival_;
+  request->deadline = deadline_;
+  request->sink = shared_from_this();
+  if (PromptTextBytes(*message_) <= kShortTextBytes) {
+    return PrepareAndSubmit(*std::move(ticket), *std::move(request));
+  }
+  // Shared, because std::function copies.
+  auto work =
+      std::make_shared<std::pair<QueueTicket, Request>>(*std::move(ticket), *std::move(request));
+  environment_.worker->Post([call = shared_from_this(), work] {
+    call->PrepareAndSubmit(std::move(work->first), std::move(work->second));
+  });
+}
+
+void GenerationCall::PrepareAndSubmit(QueueTicket ticket, Request request) {
+  if (ClientGone()) return EndCall(absl::CancelledError("the client went away"), {});
+  if (deadline_.has_value() && std::chrono::steady_clock::now() >= *deadline_) {
+    return EndCall(absl::DeadlineExceededError("the deadline passed before the prompt was read"),
+                   {});
+  }
+  absl::StatusOr<std::vector<TokenId>> prompt =
+      ReadPrompt(*message_, environment_.tokenizer, environment_.limits);
+  if (!prompt.ok()) return EndCall(prompt.status(), {});
+  request.prompt = *std::move(prompt);
+
+  const RequestId id = ticket.id();
+  const absl::Status status = environment_.loop->Submit(std::move(ticket), std::move(request));
+  if (!status.ok()) return EndCall(status, {});
+  bool gone = false;
+  {
+    std::lock_guard lock(mutex_);
+    submitted_ = id;
+    gone = client_gone_;
+  }
+  if (gone) environment_.loop->Cancel(id);
+}
+
+bool GenerationCall::ClientGone() {
+  std::lock_guard lock(mutex_);
+  return client_gone_;
+}
+
+void GenerationCall::OnClientGone() {
+  std::optional<RequestId> submitted;
+  {
+    std::lock_guard lock(mutex_);
+    client_gone_ = true;
+    Drop();
+    submitted = submitted_;
+  }
+  if (submitted.has_value()) environment_.loop->Cancel(*submitted);
+}
+
+void GenerationCall::CutOffIfStalled(SteadyTime since) {
+  std::lock_guard lock(mutex_);
+  // The context lives until OnCallDone returns.
+  if (call_done_ || client_gone_ || !waiting_since_.has_value() || *waiting_since_ >= since) return;
+  Log(LogLevel::kWarning, "client stalled", {{"id", request_id_}, {"peer", context_->peer()}});
+  context_->TryCancel();
+}
+
+void GenerationCall::OnStarted(const RequestStarted& started) {
+  std::lock_guard lock(mutex_);
+  if (!client_gone_) Deliver(started);
+}
+
+void GenerationCall::OnDelta(OutputDelta& delta) {
+  std::lock_guard lock(mutex_);
+  if (!delta.token_ids.empty() && delta.first_token_index >= 0) {
+    if (!first_token_.has_value()) first_token_ = delta.time;
+    SteadyTime& last = last_token_[delta.index];
+    if (last != SteadyTime()) {
+      environment_.metrics->OnTokenGap(delta.time - last, static_cast<int>(delta.token_ids.size()));
+    }
+    last = delta.time;
+  }
+  if (!client_gone_) Deliver(delta);
+}
+
+void GenerationCall::OnFinished(const OutputFinished& finished) {
+  std::lock_guard lock(mutex_);
+  if (!client_gone_) Deliver(finished);
+}
+
+void GenerationCall::OnDone(const absl::Status& status, const Usage& usage) {
+  EndCall(status, usage);
+}
+
+void GenerationCall::EndCall(absl::Status status, const Usage& usage) {
+  // gRPC itself cancels a call whose deadline passes, perhaps before the scheduler sees it.
+  if (absl::IsCancelled(status) && deadline_.has_value() &&
+      std::chrono::steady_clock::now() >= *deadline_) {
+    status = absl::DeadlineExceededError("the deadline passed");
+  }
+  std::lock_guard lock(mutex_);
+  status_ = std::move(status);
+  usage_ = usage;
+  End(ToGrpcStatus(status_), usage);
+}
+
+void GenerationCall::OnCallDone() {
+  environment_.registry->Remove(this);
+  std::lock_guard lock(mutex_);
+  call_done_ = true;
+  if (client_gone_ && status_.ok()) status_ = absl::CancelledError("the client went away");
+  environment_.metrics->OnCall(method_, status_.code());
+}
+
+void GenerationCall::LogEnd() const {
+  const auto end = std::chrono::steady_clock::now();
+  const LogLevel level = absl::IsInternal(status_) ? LogLevel::kError : LogLevel::kInfo;
+  Log(level, "request",
+      {{"id", request_id_},
+       {"method", method_},
+       {"tenant", tenant_},
+       {"status", CodeName(status_.code())},
+       {"message", status_.message()},
+       {"prompt_tokens", usage_.prompt_tokens},
+       {"completion_tokens", usage_.completion_tokens},
+       {"cached_tokens", usage_.cached_tokens},
+       {"ttft_ms", first_token_.has_value() ? Milliseconds(*first_token_ - arrival_) : 0.0},
+       {"total_ms", Milliseconds(end - arrival_)}});
+}
+
+void CallRegistry::Add(const std::shared_ptr<GenerationCall>& call) {
+  std::lock_guard lock(mutex_);
+  calls_.emplace(call.get(), call);
+}
+
+void CallRegistry::Remove(GenerationCall* call) {
+  std::lock_guard lock(mutex_);
+  calls_.erase(call);
+}
+
+size_t CallRegistry::size() const {
+  std::lock_guard lock(mutex_);
+  return calls_.size();
+}
+
+void CallRegistry::CutOffStalled(SteadyTime since) {
+  std::vector<std::shared_ptr<GenerationCall>> calls;
+  {
+    std::lock_guard lock(mutex_);
+    calls.reserve(calls_.size());
+    for (const auto& [pointer, call] : calls_) {
+      if (auto alive = call.lock()) calls.push_back(std::move(alive));
+    }
+  }
+  for (const auto& call : calls) call->CutOffIfStalled(since);
+}
+
+}  // namespace liger

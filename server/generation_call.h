@@ -1,0 +1,134 @@
+// One call that generates: from its message to its last byte, whatever the client does.
+
+#ifndef LIGER_SERVER_GENERATION_CALL_H_
+#define LIGER_SERVER_GENERATION_CALL_H_
+
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "engine/text/tokenizer.h"
+#include "grpcpp/server_context.h"
+#include "liger/v1/generation.pb.h"
+#include "scheduler/engine_loop.h"
+#include "scheduler/request.h"
+#include "server/background_worker.h"
+#include "server/metrics.h"
+#include "server/request_validation.h"
+
+namespace liger {
+
+class CallRegistry;
+
+// What every call works with. All of it outlives the calls.
+struct CallEnvironment {
+  EngineLoop* loop = nullptr;
+  const Tokenizer* tokenizer = nullptr;  // null: token ids only
+  BackgroundWorker* worker = nullptr;
+  Metrics* metrics = nullptr;
+  CallRegistry* registry = nullptr;
+  RequestLimits limits;
+};
+
+// The life of a call, the same for Generate and Complete.
+//
+// Three parties hold it: the reactor (until gRPC is done with it), the preparation of its prompt,
+// and the scheduler, whose sink it is. It goes when the last lets go, and logs its line then.
+// Exactly one End() answers the client: from the preparation where that fails, else from the sink's
+// OnDone. So gRPC's objects live as long as anyone works for the call. A client that goes away, or
+// reads nothing for too long, only hastens that end, through EngineLoop::Cancel.
+class GenerationCall : public ResponseSink, public std::enable_shared_from_this<GenerationCall> {
+ public:
+  ~GenerationCall() override;
+
+  // Validates, takes a place in the queue, tokenizes and submits; long prompts on the worker.
+  void Start();
+
+  // Cancels the call where gRPC has had bytes for the client since before `since`.
+  void CutOffIfStalled(SteadyTime since);
+
+  // What the reactor hears from gRPC.
+  void OnClientGone();
+  void OnCallDone();
+
+  void OnStarted(const RequestStarted& started) final;
+  void OnDelta(OutputDelta& delta) final;
+  void OnFinished(const OutputFinished& finished) final;
+  void OnDone(const absl::Status& status, const Usage& usage) final;
+
+ protected:
+  // `context` and `message` are gRPC's; `method` is a literal, "Generation/Generate".
+  GenerationCall(const CallEnvironment& environment, absl::string_view method,
+                 grpc::CallbackServerContext* context, const v1::GenerateRequest* message);
+
+  // For the client, in the sink's order and with mutex_ held. Nothing but End comes after Drop.
+  virtual void Deliver(const RequestStarted& started) = 0;
+  virtual void Deliver(const OutputDelta& delta) = 0;
+  virtual void Deliver(const OutputFinished& finished) = 0;
+  // Answers the client, once and last; `usage` counts where the status is OK.
+  virtual void End(const grpc::Status& status, const Usage& usage) = 0;
+  // The client is gone: what waits for it need not be kept.
+  virtual void Drop() = 0;
+
+  // gRPC was handed bytes for the client, or got rid of them. With mutex_ held.
+  void BytesWait() { waiting_since_ = std::chrono::steady_clock::now(); }
+  void BytesGone() { waiting_since_.reset(); }
+
+  const Tokenizer* tokenizer() const { return environment_.tokenizer; }
+  const std::string& request_id() const { return request_id_; }
+  uint64_t seed() const { return seed_; }
+  int outputs() const { return static_cast<int>(last_token_.size()); }
+
+  std::mutex mutex_;
+
+ private:
+  bool ClientGone();
+  void PrepareAndSubmit(QueueTicket ticket, Request request);
+  void EndCall(absl::Status status, const Usage& usage);
+  void LogEnd() const;
+
+  const CallEnvironment& environment_;
+  const absl::string_view method_;
+  grpc::CallbackServerContext* const context_;
+  const v1::GenerateRequest* const message_;
+  const SteadyTime arrival_ = std::chrono::steady_clock::now();
+  const std::optional<SteadyTime> deadline_;
+  std::string request_id_;
+
+  // Set before the request is submitted, constant from then on.
+  std::string tenant_;
+  uint64_t seed_ = 0;
+
+  // Guarded by mutex_.
+  std::vector<SteadyTime> last_token_;  // by output: when its last tokens came; zero before
+  std::optional<SteadyTime> first_token_;
+  std::optional<RequestId> submitted_;
+  bool client_gone_ = false;
+  bool call_done_ = false;
+  std::optional<SteadyTime> waiting_since_;
+  absl::Status status_;
+  Usage usage_;
+};
+
+// The calls that gRPC has not finished. Thread-safe.
+class CallRegistry {
+ public:
+  void Add(const std::shared_ptr<GenerationCall>& call);
+  void Remove(GenerationCall* call);
+  // Cuts off the clients that have read nothing since before `since`.
+  void CutOffStalled(SteadyTime since);
+  size_t size() const;
+
+ private:
+  mutable std::mutex mutex_;
+  std::unordered_map<GenerationCall*, std::weak_ptr<GenerationCall>> calls_;  // guarded by mutex_
+};
+
+}  // namespace liger
+
+#endif  // LIGER_SERVER_GENERATION_CALL_H_

@@ -1,0 +1,294 @@
+#include "server/metrics.h"
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <exception>
+#include <map>
+#include <mutex>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "prometheus/counter.h"
+#include "prometheus/exposer.h"
+#include "prometheus/gauge.h"
+#include "prometheus/histogram.h"
+#include "prometheus/registry.h"
+#include "server/process_stats.h"
+#include "server/rpc_status.h"
+#include "server/version.h"
+
+namespace liger {
+namespace {
+
+using prometheus::ClientMetric;
+using prometheus::Counter;
+using prometheus::Histogram;
+using prometheus::MetricFamily;
+using prometheus::MetricType;
+
+constexpr int kFailedStepsUntilDead = 3;
+
+double Seconds(SteadyDuration duration) { return std::chrono::duration<double>(duration).count(); }
+
+// 1, 2.5, 5 times each power of ten, from 100 microseconds to 100 seconds, then up to an hour.
+Histogram::BucketBoundaries LatencyBuckets() {
+  Histogram::BucketBoundaries buckets;
+  for (double power = 1e-4; power < 50; power *= 10) {
+    for (const double factor : {1.0, 2.5, 5.0}) buckets.push_back(factor * power);
+  }
+  for (const double seconds : {100, 300, 600, 1800, 3600}) buckets.push_back(seconds);
+  return buckets;
+}
+
+Histogram::BucketBoundaries CountBuckets(double last) {
+  Histogram::BucketBoundaries buckets;
+  for (double bound = 1; bound <= last; bound *= 2) buckets.push_back(bound);
+  return buckets;
+}
+
+MetricFamily Single(MetricType type, std::string name, std::string help, double value) {
+  ClientMetric metric;
+  (type == MetricType::Counter ? metric.counter.value : metric.gauge.value) = value;
+  return {std::move(name), std::move(help), type, {std::move(metric)}};
+}
+
+// Tokens counted by the second, for a rate over the last ten whole ones.
+class TokenRate {
+ public:
+  void Add(int tokens) {
+    std::lock_guard lock(mutex_);
+    counts_[Slot(Now())] += tokens;
+  }
+  double PerSecond() const {
+    std::lock_guard lock(mutex_);
+    const int64_t now = Now();
+    Slot(now);
+    int64_t total = 0;
+    for (int64_t second = now - kSeconds; second < now; ++second) {
+      total += counts_[second % counts_.size()];
+    }
+    return static_cast<double>(total) / kSeconds;
+  }
+
+ private:
+  static constexpr int64_t kSeconds = 10;
+
+  static int64_t Now() {
+    return std::chrono::duration_cast<std::chrono::seconds>(
+               std::chrono::steady_clock::now().time_since_epoch())
+        .count();
+  }
+  // The place of a second's count; those of the seconds since the last call are cleared.
+  size_t Slot(int64_t second) const {
+    const auto size = static_cast<int64_t>(counts_.size());
+    for (int64_t s = std::max(last_ + 1, second - size + 1); s <= second; ++s) {
+      counts_[s % size] = 0;
+    }
+    last_ = std::max(last_, second);
+    return second % size;
+  }
+
+  mutable std::mutex mutex_;
+  mutable std::array<int64_t, kSeconds + 1> counts_{};  // guarded by mutex_
+  mutable int64_t last_ = 0;                            // guarded by mutex_
+};
+
+// What is read at the moment of a scrape.
+class Gauges final : public prometheus::Collectable {
+ public:
+  void SetLoads(std::function<Loads()> loads) {
+    std::lock_guard lock(mutex_);
+    loads_ = std::move(loads);
+  }
+
+  std::vector<MetricFamily> Collect() const override {
+    const auto gauge = MetricType::Gauge;
+    const ProcessStats process = ReadProcessStats();
+    std::vector<MetricFamily> families = {
+        Single(MetricType::Counter, "process_cpu_seconds_total", "User and system time spent.",
+               process.cpu_seconds),
+        Single(gauge, "process_resident_memory_bytes", "Resident memory.",
+               static_cast<double>(process.resident_bytes)),
+        Single(gauge, "process_open_fds", "Open file descriptors.", process.open_fds),
+        Single(gauge, "process_start_time_seconds", "Start of the process, since the epoch.",
+               process.start_time_seconds),
+    };
+    std::lock_guard lock(mutex_);
+    if (!loads_) return families;
+    const Loads loads = loads_();
+    const auto add = [&](const char* name, const char* help, double value) {
+      families.push_back(Single(gauge, name, help, value));
+    };
+    add("liger_num_requests_running", "Requests that own slots.", loads.running);
+    add("liger_num_requests_waiting", "Requests that wait for slots.", loads.waiting);
+    add("liger_max_queue", "Requests that may wait.", loads.max_queue);
+    add("liger_slots_used", "Slots (states of outputs) in use.", loads.slots_used);
+    add("liger_slots_capacity", "Slots that there are.", loads.slots_total);
+    add("liger_slots_utilization", "Used slots over all slots.",
+        loads.slots_total > 0 ? static_cast<double>(loads.slots_used) / loads.slots_total : 0);
+    add("liger_waiting_prompt_tokens", "Tokens of prompts not yet absorbed.",
+        static_cast<double>(loads.waiting_prompt_tokens));
+    add("liger_draining", "1 while the server finishes what runs and takes nothing new.",
+        loads.draining ? 1 : 0);
+    return families;
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  std::function<Loads()> loads_;  // guarded by mutex_
+};
+
+}  // namespace
+
+class Metrics::Impl {
+ public:
+  Counter& AddCounter(const char* name, const char* help, const prometheus::Labels& labels = {}) {
+    return prometheus::BuildCounter().Name(name).Help(help).Register(*registry).Add(labels);
+  }
+  Histogram& AddHistogram(const char* name, const char* help,
+                          const Histogram::BucketBoundaries& buckets = LatencyBuckets()) {
+    return prometheus::BuildHistogram().Name(name).Help(help).Register(*registry).Add({}, buckets);
+  }
+
+  std::shared_ptr<prometheus::Registry> registry = std::make_shared<prometheus::Registry>();
+  std::shared_ptr<Gauges> gauges = std::make_shared<Gauges>();
+
+  Counter& prompt_tokens = AddCounter("liger_prompt_tokens_total", "Prompt tokens absorbed.");
+  Counter& generation_tokens =
+      AddCounter("liger_generation_tokens_total", "Tokens drawn, those taken back included.");
+  Counter& steps = AddCounter("liger_steps_total", "Steps of the engine.");
+  Counter& failed_steps = AddCounter("liger_step_failures_total", "Steps that failed.");
+  Histogram& step_seconds = AddHistogram("liger_step_seconds", "Time of one engine step.");
+  Histogram& scheduler_seconds = AddHistogram(
+      "liger_scheduler_seconds", "Engine-thread time between two steps, waiting left out.",
+      {1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 5e-3, 1e-2, 0.1, 1});
+  Histogram& step_tokens =
+      AddHistogram("liger_iteration_tokens", "Tokens absorbed by one step.", CountBuckets(65536));
+  Histogram& step_sequences =
+      AddHistogram("liger_batch_size", "Sequences in one step.", CountBuckets(4096));
+
+  Histogram& queue = AddHistogram("liger_request_queue_time_seconds",
+                                  "From a request's arrival to its first step.");
+  Histogram& prefill = AddHistogram("liger_request_prefill_time_seconds",
+                                    "From an output's first step to its first token.");
+  Histogram& decode = AddHistogram("liger_request_decode_time_seconds",
+                                   "From an output's first token to its last.");
+  Histogram& first_token = AddHistogram("liger_time_to_first_token_seconds",
+                                        "From a request's arrival to an output's first token.");
+  Histogram& per_token = AddHistogram("liger_time_per_output_token_seconds",
+                                      "Decode time over tokens after the first, by request.");
+  Histogram& token_gap = AddHistogram("liger_inter_token_latency_seconds",
+                                      "From one token of an output to the next, as sent.");
+  Histogram& end_to_end = AddHistogram("liger_e2e_request_latency_seconds",
+                                       "From a request's arrival to its end, however it ended.");
+  Histogram& prompt_length = AddHistogram("liger_request_prompt_tokens",
+                                          "Tokens of a request's prompt.", CountBuckets(1 << 20));
+  Histogram& output_length =
+      AddHistogram("liger_request_generation_tokens", "Tokens of a request's outputs, together.",
+                   CountBuckets(1 << 16));
+  prometheus::Family<Counter>& success = prometheus::BuildCounter()
+                                             .Name("liger_request_success_total")
+                                             .Help("Outputs that came to their end.")
+                                             .Register(*registry);
+  Counter& success_stop = success.Add({{"finished_reason", "stop"}});
+  Counter& success_length = success.Add({{"finished_reason", "length"}});
+  prometheus::Family<Counter>& calls = prometheus::BuildCounter()
+                                           .Name("liger_grpc_requests_total")
+                                           .Help("Calls that ended, by method and status code.")
+                                           .Register(*registry);
+  prometheus::Family<prometheus::Gauge>& build_info = prometheus::BuildGauge()
+                                                          .Name("liger_build_info")
+                                                          .Help("1; the labels say what runs.")
+                                                          .Register(*registry);
+
+  TokenRate rate;
+  std::atomic<int> consecutive_failures{0};
+  std::unique_ptr<prometheus::Exposer> exposer;  // last: stops scrapes before the rest goes
+};
+
+Metrics::Metrics() : impl_(std::make_unique<Impl>()) {}
+
+Metrics::~Metrics() = default;
+
+absl::StatusOr<int> Metrics::Listen(const std::string& address) {
+  try {
+    impl_->exposer = std::make_unique<prometheus::Exposer>(std::vector<std::string>{
+        "listening_ports", address, "num_threads", "2", "request_timeout_ms", "10000"});
+  } catch (const std::exception& error) {
+    return absl::UnavailableError(
+        absl::StrCat("--metrics-listen: cannot listen on ", address, ": ", error.what()));
+  }
+  impl_->exposer->RegisterCollectable(impl_->registry);
+  impl_->exposer->RegisterCollectable(impl_->gauges);
+  return impl_->exposer->GetListeningPorts().at(0);
+}
+
+void Metrics::SetLoads(std::function<Loads()> loads) { impl_->gauges->SetLoads(std::move(loads)); }
+
+void Metrics::SetModel(const EngineInfo& info) {
+  impl_->build_info
+      .Add({{"version", std::string(kServerVersion)},
+            {"model", info.config.name},
+            {"backend", info.backend},
+            {"dtype", info.dtype},
+            {"gate", std::string(GateName(info.config.gate))}})
+      .Set(1);
+}
+
+void Metrics::OnStep(const StepStats& step) {
+  impl_->steps.Increment();
+  if (!step.status.ok()) {
+    impl_->failed_steps.Increment();
+    impl_->consecutive_failures.fetch_add(1, std::memory_order_relaxed);
+    return;
+  }
+  impl_->consecutive_failures.store(0, std::memory_order_relaxed);
+  impl_->prompt_tokens.Increment(step.prefill_tokens);
+  impl_->generation_tokens.Increment(step.sampled_tokens);
+  impl_->step_seconds.Observe(step.step_seconds);
+  impl_->scheduler_seconds.Observe(step.scheduling_seconds);
+  impl_->step_tokens.Observe(step.prefill_tokens + step.decode_tokens);
+  impl_->step_sequences.Observe(step.sequences);
+  impl_->rate.Add(step.sampled_tokens);
+}
+
+void Metrics::OnRequestFinished(const RequestStats& request) {
+  impl_->end_to_end.Observe(Seconds(request.end_to_end));
+  impl_->prompt_length.Observe(static_cast<double>(request.usage.prompt_tokens));
+  impl_->output_length.Observe(static_cast<double>(request.usage.completion_tokens));
+  if (request.outputs.empty()) return;
+  SteadyDuration decode{};
+  for (const OutputFinished& output : request.outputs) {
+    (output.reason == FinishReason::kStop ? impl_->success_stop : impl_->success_length)
+        .Increment();
+    impl_->prefill.Observe(Seconds(output.timings.prefill));
+    impl_->decode.Observe(Seconds(output.timings.decode));
+    impl_->first_token.Observe(Seconds(output.timings.time_to_first_token));
+    decode += output.timings.decode;
+  }
+  impl_->queue.Observe(Seconds(request.outputs[0].timings.queue));
+  const auto later_tokens =
+      request.usage.completion_tokens - static_cast<int64_t>(request.outputs.size());
+  if (later_tokens > 0) {
+    impl_->per_token.Observe(Seconds(decode) / static_cast<double>(later_tokens));
+  }
+}
+
+void Metrics::OnTokenGap(SteadyDuration gap, int tokens) {
+  for (int i = 0; i < tokens; ++i) impl_->token_gap.Observe(Seconds(gap) / tokens);
+}
+
+void Metrics::OnCall(absl::string_view method, absl::StatusCode code) {
+  impl_->calls.Add({{"method", std::string(method)}, {"code", CodeName(code)}}).Increment();
+}
+
+double Metrics::GeneratedTokensPerSecond() const { return impl_->rate.PerSecond(); }
+
+bool Metrics::EngineFails() const {
+  return impl_->consecutive_failures.load(std::memory_order_relaxed) >= kFailedStepsUntilDead;
+}
+
+}  // namespace liger

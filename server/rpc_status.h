@@ -1,0 +1,22 @@
+// absl::Status as gRPC sends it.
+
+#ifndef LIGER_SERVER_RPC_STATUS_H_
+#define LIGER_SERVER_RPC_STATUS_H_
+
+#include <string>
+
+#include "absl/status/status.h"
+#include "grpcpp/support/status.h"
+
+namespace liger {
+
+// The same code and message (shortened, where long, to what fits in a trailer). RESOURCE_EXHAUSTED
+// carries google.rpc.RetryInfo in its details.
+grpc::Status ToGrpcStatus(const absl::Status& status);
+
+// "INVALID_ARGUMENT".
+std::string CodeName(absl::StatusCode code);
+
+}  // namespace liger
+
+#endif  // LIGER_SERVER_RPC_STATUS_H_

@@ -1,0 +1,94 @@
+#include "server/served_model.h"
+
+#include <algorithm>
+#include <chrono>
+#include <filesystem>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "engine/status_macros.h"
+#include "engine/weights/checkpoint.h"
+#include "server/logging.h"
+
+namespace liger {
+namespace {
+
+double SecondsSince(std::chrono::steady_clock::time_point begin) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+// How requests name the adapter: its folder's own name.
+std::string AdapterName(const std::string& path) {
+  if (path.empty()) return {};
+  const std::filesystem::path normal = std::filesystem::path(path).lexically_normal();
+  return (normal.has_filename() ? normal : normal.parent_path()).filename().string();
+}
+
+absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizerIfAny(const ServerConfig& config,
+                                                              int vocab_size) {
+  absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = LoadTokenizer(config.model);
+  if (absl::IsNotFound(tokenizer.status())) {
+    Log(LogLevel::kWarning, "no tokenizer: token ids only",
+        {{"model", config.model}, {"message", tokenizer.status().message()}});
+    return nullptr;
+  }
+  LIGER_RETURN_IF_ERROR(tokenizer.status());
+  if ((*tokenizer)->vocab_size() > vocab_size) {
+    return absl::InvalidArgumentError(absl::StrCat(config.model, ": the tokenizer has ",
+                                                   (*tokenizer)->vocab_size(),
+                                                   " tokens, the model only ", vocab_size));
+  }
+  return tokenizer;
+}
+
+int64_t LongestToken(const Tokenizer* tokenizer) {
+  size_t longest = 0;
+  if (tokenizer != nullptr) {
+    for (TokenId id = 0; id < tokenizer->vocab_size(); ++id) {
+      longest = std::max(longest, tokenizer->TokenBytes(id).size());
+    }
+  }
+  return static_cast<int64_t>(longest);
+}
+
+}  // namespace
+
+absl::StatusOr<ServedModel> LoadModel(const ServerConfig& config) {
+  const auto begin = std::chrono::steady_clock::now();
+  Log(LogLevel::kInfo, "opening model", {{"model", config.model}, {"adapter", config.adapter}});
+  LIGER_ASSIGN_OR_RETURN(const std::unique_ptr<Checkpoint> checkpoint,
+                         OpenCheckpoint({.path = config.model,
+                                         .adapter_path = config.adapter,
+                                         .random_weights_seed = config.random_weights}));
+  ServedModel model;
+  LIGER_ASSIGN_OR_RETURN(model.tokenizer,
+                         LoadTokenizerIfAny(config, checkpoint->config().vocab_size));
+  Log(LogLevel::kInfo, "loading weights",
+      {{"name", checkpoint->config().name},
+       {"gate", GateName(checkpoint->config().gate)},
+       {"layers", checkpoint->config().num_layers},
+       {"seconds", SecondsSince(begin)}});
+  LIGER_ASSIGN_OR_RETURN(model.engine, CreateEngine(*checkpoint, config.engine));
+  checkpoint->ReleasePages();
+
+  const EngineInfo& info = model.engine->info();
+  Log(LogLevel::kInfo, "model ready",
+      {{"backend", info.backend},
+       {"device", info.device},
+       {"dtype", info.dtype},
+       {"weight_bytes", info.weight_bytes},
+       {"slots", config.engine.max_slots},
+       {"state_bytes", info.state_bytes},
+       {"seconds", SecondsSince(begin)}});
+  model.limits = {.vocab_size = info.config.vocab_size,
+                  .max_outputs = config.engine.max_slots,
+                  .max_prompt_tokens = config.max_prompt_tokens,
+                  .max_output_tokens = config.max_output_tokens,
+                  .default_max_tokens = config.default_max_tokens,
+                  .eos_token_ids = info.config.eos_token_ids,
+                  .adapter = AdapterName(config.adapter),
+                  .longest_token = LongestToken(model.tokenizer.get())};
+  return model;
+}
+
+}  // namespace liger

@@ -1,0 +1,28 @@
+// Loads what is served.
+
+#ifndef LIGER_SERVER_SERVED_MODEL_H_
+#define LIGER_SERVER_SERVED_MODEL_H_
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "engine/engine.h"
+#include "engine/text/tokenizer.h"
+#include "server/config.h"
+#include "server/request_validation.h"
+
+namespace liger {
+
+struct ServedModel {
+  std::unique_ptr<Engine> engine;
+  std::unique_ptr<Tokenizer> tokenizer;  // null: token ids only
+  RequestLimits limits;
+};
+
+// Logs each stage with its time. Errors name the flag or file and the limit.
+absl::StatusOr<ServedModel> LoadModel(const ServerConfig& config);
+
+}  // namespace liger
+
+#endif  // LIGER_SERVER_SERVED_MODEL_H_

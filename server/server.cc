@@ -1,0 +1,123 @@
+#include "server/server.h"
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "absl/time/clock.h"
+#include "engine/status_macros.h"
+#include "scheduler/engine_loop.h"
+#include "server/admin_service.h"
+#include "server/background_worker.h"
+#include "server/generation_service.h"
+#include "server/grpc_server.h"
+#include "server/health_service.h"
+#include "server/logging.h"
+#include "server/metrics.h"
+#include "server/served_model.h"
+#include "server/sessions_service.h"
+
+namespace liger {
+namespace {
+
+// What a finished stream's last bytes get beyond the grace period.
+constexpr std::chrono::seconds kFlushTime{1};
+
+}  // namespace
+
+// Members are destroyed from the last to the first: who uses goes before what it uses.
+struct Server::Parts {
+  ~Parts() {
+    metrics.SetLoads(nullptr);
+    health.Shutdown();
+    const auto now = std::chrono::system_clock::now();
+    if (grpc.server != nullptr) grpc.server->Shutdown(now);
+    if (health_grpc.server != nullptr) health_grpc.server->Shutdown(now);
+  }
+
+  HealthService health;
+  Metrics metrics;
+  GrpcServer health_grpc;
+  ServedModel model;
+  CallRegistry registry;
+  CallEnvironment environment;
+  std::unique_ptr<EngineLoop> loop;
+  std::unique_ptr<BackgroundWorker> worker;
+  std::unique_ptr<GenerationService> generation;
+  std::unique_ptr<AdminService> admin;
+  std::unique_ptr<SessionsService> sessions;
+  GrpcServer grpc;
+};
+
+Server::Server(ServerConfig config)
+    : config_(std::move(config)), parts_(std::make_unique<Parts>()) {}
+
+Server::~Server() = default;
+
+absl::Status Server::Start() {
+  Parts& parts = *parts_;
+  if (!config_.health_listen.empty()) {
+    LIGER_ASSIGN_OR_RETURN(parts.health_grpc, StartGrpcServer({.flag = "--health-listen",
+                                                               .address = config_.health_listen},
+                                                              {&parts.health}));
+    Log(LogLevel::kInfo, "health listening", {{"address", parts.health_grpc.address}});
+  }
+  if (!config_.metrics_listen.empty()) {
+    LIGER_ASSIGN_OR_RETURN(const int port, parts.metrics.Listen(config_.metrics_listen));
+    Log(LogLevel::kInfo, "metrics listening", {{"port", port}});
+  }
+
+  LIGER_ASSIGN_OR_RETURN(parts.model, LoadModel(config_));
+  LIGER_ASSIGN_OR_RETURN(
+      parts.loop, EngineLoop::Create(parts.model.engine.get(), parts.model.tokenizer.get(),
+                                     {.max_queue = config_.max_queue, .observer = &parts.metrics}));
+  parts.metrics.SetModel(parts.model.engine->info());
+  parts.metrics.SetLoads([loop = parts.loop.get()] { return loop->GetLoads(); });
+  parts.worker = std::make_unique<BackgroundWorker>();
+  parts.environment = {.loop = parts.loop.get(),
+                       .tokenizer = parts.model.tokenizer.get(),
+                       .worker = parts.worker.get(),
+                       .metrics = &parts.metrics,
+                       .registry = &parts.registry,
+                       .limits = parts.model.limits};
+  parts.generation = std::make_unique<GenerationService>(&parts.environment);
+  parts.admin = std::make_unique<AdminService>(&parts.environment, &parts.model.engine->info());
+  parts.sessions = std::make_unique<SessionsService>(&parts.metrics);
+
+  LIGER_ASSIGN_OR_RETURN(parts.grpc,
+                         StartGrpcServer({.flag = "--listen",
+                                          .address = config_.listen,
+                                          .max_connection_age = config_.max_connection_age},
+                                         {&parts.health, parts.generation.get(), parts.admin.get(),
+                                          parts.sessions.get()}));
+  parts.health.SetReady(true);
+  Log(LogLevel::kInfo, "serving", {{"address", parts.grpc.address}});
+  return absl::OkStatus();
+}
+
+absl::Duration Server::Period() const {
+  return std::min(absl::Seconds(1), config_.stall_timeout / 4);
+}
+
+void Server::Tick() {
+  parts_->registry.CutOffStalled(std::chrono::steady_clock::now() -
+                                 absl::ToChronoNanoseconds(config_.stall_timeout));
+  parts_->health.SetAlive(!parts_->metrics.EngineFails());
+}
+
+void Server::Drain() {
+  Parts& parts = *parts_;
+  const auto grace = absl::ToChronoNanoseconds(config_.drain_grace);
+  const auto deadline = std::chrono::system_clock::now() + grace;
+  Log(LogLevel::kInfo, "draining",
+      {{"running", parts.loop->GetLoads().running},
+       {"grace_seconds", absl::ToDoubleSeconds(config_.drain_grace)}});
+  parts.health.SetReady(false);
+  // Calls that come now hear UNAVAILABLE from the loop.
+  parts.loop->Shutdown(std::chrono::steady_clock::now() + grace);
+  parts.health.Shutdown();
+  parts.grpc.server->Shutdown(std::max(deadline, std::chrono::system_clock::now() + kFlushTime));
+  if (parts.health_grpc.server != nullptr) parts.health_grpc.server->Shutdown(deadline);
+}
+
+}  // namespace liger

@@ -1,0 +1,42 @@
+// The whole server: its parts in the order of their lives.
+
+#ifndef LIGER_SERVER_SERVER_H_
+#define LIGER_SERVER_SERVER_H_
+
+#include <memory>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "server/config.h"
+
+namespace liger {
+
+// Not thread-safe but where it says so.
+class Server {
+ public:
+  explicit Server(ServerConfig config);
+  // Ends everything at once.
+  ~Server();
+
+  // Health and metrics listen first (not ready), then the model is loaded, then gRPC listens, then
+  // health says ready. Errors name the flag or file.
+  absl::Status Start();
+
+  // To be called about every Period(): cuts off stalled clients, watches the engine.
+  void Tick();
+  absl::Duration Period() const;
+
+  // Not ready and nothing new from now on; what runs goes on for config.drain_grace, then ends with
+  // UNAVAILABLE. Returns when all is answered. Tick() may be called from another thread meanwhile.
+  void Drain();
+
+ private:
+  struct Parts;
+
+  const ServerConfig config_;
+  std::unique_ptr<Parts> parts_;
+};
+
+}  // namespace liger
+
+#endif  // LIGER_SERVER_SERVER_H_

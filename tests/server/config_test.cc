@@ -1,0 +1,195 @@
+#include "server/config.h"
+
+#include <stdlib.h>
+
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace liger {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+ParsedConfig Parse(std::vector<std::string> arguments, bool with_model = true) {
+  std::vector<const char*> argv = {"liger-server"};
+  if (with_model) argv.push_back("--model=m.gguf");
+  for (const std::string& argument : arguments) argv.push_back(argument.c_str());
+  return ParseConfig(static_cast<int>(argv.size()), argv.data());
+}
+
+// Sets an environment variable for one test.
+class Variable {
+ public:
+  Variable(const char* name, const char* value) : name_(name) { setenv(name, value, 1); }
+  ~Variable() { unsetenv(name_); }
+  Variable(const Variable&) = delete;
+  Variable& operator=(const Variable&) = delete;
+
+ private:
+  const char* name_;
+};
+
+std::string WriteFile(const std::string& text) {
+  const std::string path = testing::TempDir() + "/liger.conf";
+  std::ofstream(path) << text;
+  return path;
+}
+
+TEST(Config, DefaultsNeedNothingButAModel) {
+  const ParsedConfig parsed = Parse({});
+  ASSERT_TRUE(parsed.config.has_value()) << parsed.message;
+  EXPECT_EQ(parsed.config->model, "m.gguf");
+  EXPECT_EQ(parsed.config->listen, "127.0.0.1:50051");
+  EXPECT_EQ(parsed.config->engine.backend, "auto");
+  EXPECT_FALSE(parsed.config->random_weights.has_value());
+  EXPECT_EQ(parsed.config->drain_grace, absl::Seconds(30));
+}
+
+TEST(Config, EveryFlagArrives) {
+  const ParsedConfig parsed = Parse({"--adapter=a",
+                                     "--random-weights=7",
+                                     "--backend=cpu",
+                                     "--dtype=bf16",
+                                     "--isa=avx2",
+                                     "--threads=3",
+                                     "--max-slots=5",
+                                     "--max-queue=6",
+                                     "--step-token-budget=77",
+                                     "--max-prompt-tokens=8",
+                                     "--max-output-tokens=99",
+                                     "--default-max-tokens=10",
+                                     "--listen=unix:/tmp/s",
+                                     "--health-listen=none",
+                                     "--metrics-listen=[::1]:0",
+                                     "--drain-grace=1.5",
+                                     "--stall-timeout=0.5",
+                                     "--max-connection-age=60",
+                                     "--log-level=error",
+                                     "--log-format=json"});
+  ASSERT_TRUE(parsed.config.has_value()) << parsed.message;
+  const ServerConfig& config = *parsed.config;
+  EXPECT_EQ(config.adapter, "a");
+  EXPECT_EQ(config.random_weights, 7u);
+  EXPECT_EQ(config.engine.backend, "cpu");
+  EXPECT_EQ(config.engine.dtype, "bf16");
+  EXPECT_EQ(config.engine.isa, "avx2");
+  EXPECT_EQ(config.engine.threads, 3);
+  EXPECT_EQ(config.engine.max_slots, 5);
+  EXPECT_EQ(config.max_queue, 6);
+  EXPECT_EQ(config.engine.step_token_budget, 77);
+  EXPECT_EQ(config.max_prompt_tokens, 8);
+  EXPECT_EQ(config.max_output_tokens, 99);
+  EXPECT_EQ(config.default_max_tokens, 10);
+  EXPECT_EQ(config.listen, "unix:/tmp/s");
+  EXPECT_EQ(config.health_listen, "");
+  EXPECT_EQ(config.metrics_listen, "[::1]:0");
+  EXPECT_EQ(config.drain_grace, absl::Milliseconds(1500));
+  EXPECT_EQ(config.stall_timeout, absl::Milliseconds(500));
+  EXPECT_EQ(config.max_connection_age, absl::Seconds(60));
+  EXPECT_EQ(config.log_level, "error");
+  EXPECT_EQ(config.log_format, "json");
+}
+
+TEST(Config, CommandLineBeforeEnvironmentBeforeFileBeforeDefault) {
+  const std::string file = WriteFile("max-slots = 2\nmax-queue = 3\nthreads = 4\n");
+  const Variable slots("LIGER_MAX_SLOTS", "12");
+  const Variable queue("LIGER_MAX_QUEUE", "13");
+  const Variable empty("LIGER_THREADS", "");
+  const ParsedConfig parsed = Parse({"--config=" + file, "--max-slots=22"});
+  ASSERT_TRUE(parsed.config.has_value()) << parsed.message;
+  EXPECT_EQ(parsed.config->engine.max_slots, 22);
+  EXPECT_EQ(parsed.config->max_queue, 13);
+  EXPECT_EQ(parsed.config->engine.threads, 4);
+}
+
+TEST(Config, EnvironmentNamesTheFileAndTheModel) {
+  const std::string file = WriteFile("model = \"from file\"\nlog-format = json\n");
+  const Variable config("LIGER_CONFIG", file.c_str());
+  const ParsedConfig parsed = Parse({}, /*with_model=*/false);
+  ASSERT_TRUE(parsed.config.has_value()) << parsed.message;
+  EXPECT_EQ(parsed.config->model, "from file");
+  EXPECT_EQ(parsed.config->log_format, "json");
+}
+
+struct BadFlags {
+  std::vector<std::string> arguments;
+  std::string flag;
+  std::string limit;
+};
+
+class ConfigRefuses : public testing::TestWithParam<BadFlags> {};
+
+TEST_P(ConfigRefuses, NamingFlagAndLimit) {
+  const ParsedConfig parsed = Parse(GetParam().arguments);
+  EXPECT_FALSE(parsed.config.has_value());
+  EXPECT_EQ(parsed.exit_code, 2);
+  EXPECT_THAT(parsed.message, AllOf(HasSubstr(GetParam().flag), HasSubstr(GetParam().limit)));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Values, ConfigRefuses,
+    testing::Values(
+        BadFlags{{"--backend=cuda"}, "--backend", "cuda is not built; one of auto|cpu"},
+        BadFlags{{"--backend=tpu"}, "--backend", "auto|cpu"},
+        BadFlags{{"--dtype=int8"}, "--dtype", "int8 is not built; one of auto|f32|bf16"},
+        BadFlags{{"--dtype=int4"}, "--dtype", "int4 is not built"},
+        BadFlags{{"--dtype=f64"}, "--dtype", "auto|f32|bf16"},
+        BadFlags{{"--isa=neon"}, "--isa", "auto|scalar|avx2|avx512"},
+        BadFlags{{"--http-listen=127.0.0.1:80"}, "--http-listen", "HTTP is not built"},
+        BadFlags{{"--max-slots=0"}, "--max-slots", "[1, 4096]"},
+        BadFlags{{"--max-slots=-1"}, "--max-slots", "[1, 4096]"},
+        BadFlags{{"--max-slots=4097"}, "--max-slots", "[1, 4096]"},
+        BadFlags{{"--max-slots=many"}, "--max-slots", "[1, 4096]"},
+        BadFlags{{"--max-slots=99999999999"}, "--max-slots", "[1, 4096]"},
+        BadFlags{{"--max-queue=0"}, "--max-queue", "[1, 1000000]"},
+        BadFlags{{"--step-token-budget=1"}, "--step-token-budget", "[16, 65536]"},
+        BadFlags{{"--step-token-budget=32", "--max-slots=32"}, "--step-token-budget", "over"},
+        BadFlags{{"--max-prompt-tokens=0"}, "--max-prompt-tokens", "[1, "},
+        BadFlags{{"--max-output-tokens=0"}, "--max-output-tokens", "[1, "},
+        BadFlags{{"--max-output-tokens=8"}, "--default-max-tokens", "--max-output-tokens 8"},
+        BadFlags{{"--threads=-2"}, "--threads", "[0, 1024]"},
+        BadFlags{{"--drain-grace=nan"}, "--drain-grace", "[0, 86400]"},
+        BadFlags{{"--drain-grace=-1"}, "--drain-grace", "[0, 86400]"},
+        BadFlags{{"--stall-timeout=0"}, "--stall-timeout", "[0.1, 86400]"},
+        BadFlags{{"--listen=none"}, "--listen", "host:port"},
+        BadFlags{{"--listen=localhost"}, "--listen", "host:port"},
+        BadFlags{{"--listen=localhost:65536"}, "--listen", "[0, 65535]"},
+        BadFlags{{"--listen=::1:50051"}, "--listen", "[host]:port"},
+        BadFlags{{"--metrics-listen=unix:/tmp/x"}, "--metrics-listen", "host:port"},
+        BadFlags{{"--log-level=loud"}, "--log-level", "debug|info|warning|error"},
+        BadFlags{{"--log-format=xml"}, "--log-format", "text|json"},
+        BadFlags{{"--random-weights=-1"}, "--random-weights", "[0, 2^64)"},
+        BadFlags{{"--no-such-flag=1"}, "--no-such-flag", ""},
+        BadFlags{{"--config=/no/such/file"}, "--config", "/no/such/file"}));
+
+TEST(Config, BadValuesInFileAndEnvironmentNameTheFlag) {
+  const std::string file = WriteFile("max-slots = 0\n");
+  EXPECT_THAT(Parse({"--config=" + file}).message, HasSubstr("--max-slots"));
+  const std::string unknown = WriteFile("max-slotz = 1\n");
+  EXPECT_THAT(Parse({"--config=" + unknown}).message, HasSubstr("max-slotz"));
+  const Variable slots("LIGER_MAX_QUEUE", "none");
+  EXPECT_THAT(Parse({}).message, HasSubstr("--max-queue"));
+}
+
+TEST(Config, ModelIsRequired) {
+  const ParsedConfig parsed = Parse({}, /*with_model=*/false);
+  EXPECT_EQ(parsed.exit_code, 2);
+  EXPECT_THAT(parsed.message, HasSubstr("--model"));
+}
+
+TEST(Config, HelpListsDefaultsAndVariables) {
+  const ParsedConfig parsed = Parse({"--help"}, /*with_model=*/false);
+  EXPECT_FALSE(parsed.config.has_value());
+  EXPECT_EQ(parsed.exit_code, 0);
+  EXPECT_THAT(parsed.message, AllOf(HasSubstr("LIGER_MAX_SLOTS"), HasSubstr("127.0.0.1:50051"),
+                                    HasSubstr("First wins")));
+  EXPECT_EQ(Parse({"--version"}, false).exit_code, 0);
+}
+
+}  // namespace
+}  // namespace liger
