@@ -439,8 +439,9 @@ absl::StatusOr<uint64_t> Gguf::GetUint(absl::string_view key) const {
   VisitInteger(value->type, value->data, 1, [&](auto number) {
     if (std::cmp_greater_equal(number, 0)) result = static_cast<uint64_t>(number);
   });
-  if (!result)
+  if (!result) {
     return absl::InvalidArgumentError(absl::StrCat("metadata key ", key, " is negative"));
+  }
   return *result;
 }
 
