@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "engine/weights/unaligned.h"
+
 namespace liger {
 namespace {
 
@@ -11,13 +13,6 @@ namespace {
 // turns them into vector instructions.
 constexpr int kBlock = 32;
 constexpr int kHalf = kBlock / 2;
-
-template <typename T>
-T Load(const std::byte* at) {
-  T value;
-  std::memcpy(&value, at, sizeof(T));
-  return value;
-}
 
 float Bf16ToFloat(uint16_t bits) { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
 
@@ -41,22 +36,22 @@ void UnpackNibbles(const std::byte* data, int32_t* q) {
 }
 
 void DequantizeQ8_0(const std::byte* block, float* out) {
-  const float d = F16ToFloat(Load<uint16_t>(block));
+  const float d = F16ToFloat(LoadUnaligned<uint16_t>(block));
   int8_t q[kBlock];
   std::memcpy(q, block + 2, kBlock);
   for (int i = 0; i < kBlock; ++i) out[i] = d * static_cast<float>(q[i]);
 }
 
 void DequantizeQ4_0(const std::byte* block, float* out) {
-  const float d = F16ToFloat(Load<uint16_t>(block));
+  const float d = F16ToFloat(LoadUnaligned<uint16_t>(block));
   int32_t q[kBlock];
   UnpackNibbles(block + 2, q);
   for (int i = 0; i < kBlock; ++i) out[i] = d * static_cast<float>(q[i] - 8);
 }
 
 void DequantizeQ4_1(const std::byte* block, float* out) {
-  const float d = F16ToFloat(Load<uint16_t>(block));
-  const float m = F16ToFloat(Load<uint16_t>(block + 2));
+  const float d = F16ToFloat(LoadUnaligned<uint16_t>(block));
+  const float m = F16ToFloat(LoadUnaligned<uint16_t>(block + 2));
   int32_t q[kBlock];
   UnpackNibbles(block + 4, q);
   for (int i = 0; i < kBlock; ++i) out[i] = d * static_cast<float>(q[i]) + m;
@@ -72,7 +67,7 @@ void EachBlock(DataType type, const std::byte* data, absl::Span<float> out) {
 
 template <float (*ToFloat)(uint16_t)>
 void EachHalf(const std::byte* data, absl::Span<float> out) {
-  for (size_t i = 0; i < out.size(); ++i) out[i] = ToFloat(Load<uint16_t>(data + 2 * i));
+  for (size_t i = 0; i < out.size(); ++i) out[i] = ToFloat(LoadUnaligned<uint16_t>(data + 2 * i));
 }
 
 }  // namespace

@@ -1,7 +1,6 @@
 #include "engine/weights/safetensors.h"
 
 #include <algorithm>
-#include <cstring>
 #include <optional>
 #include <utility>
 
@@ -9,6 +8,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "engine/weights/json_reader.h"
+#include "engine/weights/unaligned.h"
 
 namespace liger {
 namespace {
@@ -91,7 +91,7 @@ absl::StatusOr<Safetensors> ParseSafetensors(absl::Span<const std::byte> bytes) 
     return absl::InvalidArgumentError(
         absl::StrCat("no safetensors file: it has ", bytes.size(), " bytes"));
   }
-  std::memcpy(&header_size, bytes.data(), sizeof(header_size));
+  header_size = LoadUnaligned<uint64_t>(bytes.data());
   const absl::Span<const std::byte> rest = bytes.subspan(sizeof(header_size));
   if (header_size > kSafetensorsMaxHeaderBytes) {
     return absl::InvalidArgumentError(
