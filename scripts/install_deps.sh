@@ -19,6 +19,7 @@ HELP
 runtime_packages=(
   ca-certificates
   libabsl20220623
+  libcurl4
   libgrpc++1.51
   libpcre2-8-0
   libprometheus-cpp-core1.0
@@ -34,6 +35,7 @@ build_packages=(
   cmake
   libabsl-dev
   libcli11-dev
+  libcurl4-openssl-dev
   libgrpc++-dev
   libpcre2-dev
   libprotobuf-dev
@@ -51,6 +53,7 @@ build_packages=(
 )
 
 test_packages=(
+  chromium-headless-shell
   clang
   clang-format
   clang-tidy
