@@ -65,7 +65,9 @@ TEST_F(PrepareRequestTest, NamesTheFieldAndItsLimit) {
   refused([](Request& r) { r.stopping.stop = {std::string(513, 'a')}; }, "1 to 512");
   refused([](Request& r) { r.stopping.stop.resize(5000, "a"); },
           "stopping.stop has 5000 entries; the limit is 64");
-  refused([](Request& r) { r.stopping.stop_token_ids.resize(257); }, "the limit is 256");
+  constexpr int kMostIds = kMaxStopTokenIds + kMaxEndTokenIds;
+  refused([](Request& r) { r.stopping.stop_token_ids.resize(kMostIds + 1); },
+          "stopping.stop_token_ids has " + std::to_string(kMostIds + 1) + " entries");
   refused([](Request& r) { r.stopping.stop_token_ids = {10}; }, "stopping.stop_token_ids[0] is 10");
 }
 
