@@ -83,7 +83,7 @@ with_buildah() {
     in_storage pull --quiet "$base" 2>/dev/null || make_base
   fi
   # The machine's own package sources serve the build; they are no part of the image.
-  in_storage build --isolation chroot --pull-never --layers --target "$target" --tag "$tag" \
+  in_storage build --format docker --isolation chroot --pull-never --layers --target "$target" --tag "$tag" \
     --volume /etc/apt:/etc/apt:ro --volume /etc/resolv.conf:/etc/resolv.conf:ro .
   in_storage images --format 'image {{.Name}}:{{.Tag}}: {{.Size}}' | grep -F "$tag"
 
