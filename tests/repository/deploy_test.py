@@ -1,5 +1,6 @@
 """The Kubernetes manifests and the Dockerfile: valid, and in step with the server's own flags."""
 
+import os
 import pathlib
 import re
 import shutil
@@ -14,6 +15,7 @@ from repository_files import ROOT
 
 KUSTOMIZATIONS = ["base", *(f"overlays/{p.name}" for p in (ROOT / "deploy/k8s/overlays").iterdir())]
 OVERLAYS = [name for name in KUSTOMIZATIONS if name != "base"]
+BIN = ROOT / os.environ.get("LIGER_BIN_DIR", "build/release/bin")
 VERSIONS = ["1.30", "1.37"]
 
 
@@ -46,6 +48,19 @@ def pod(objects: list[dict]) -> dict:
 def test_manifests_are_valid(name, version):
     for resource in render(name):
         kubernetes_validate.validate(resource, version, strict=True)
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_every_variable_is_a_flag(name):
+    done = subprocess.run([BIN / "liger-server", "--help"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    flags = set(re.findall(r"--([a-z][a-z-]*)", done.stdout))
+    objects = render(name)
+    server = next(c for c in pod(objects)["containers"] if c["name"] == "server")
+    variables = set(one(objects, "ConfigMap")["data"]) | {e["name"] for e in server["env"]}
+    assert "LIGER_MODEL" in variables
+    unknown = {v for v in variables if v.removeprefix("LIGER_").lower().replace("_", "-") not in flags}
+    assert not unknown, f"no flag of liger-server: {unknown}"
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
