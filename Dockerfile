@@ -11,7 +11,7 @@ COPY scripts/install_deps.sh scripts/
 RUN scripts/install_deps.sh
 COPY . .
 RUN cmake --preset release -DLIGER_BUILD_TESTS=OFF -DLIGER_BUILD_BENCH=OFF \
-    && cmake --build build/release --target liger-server liger-client \
+    && cmake --build build/release --target liger-server liger-client liger-bench \
     && cmake --install build/release --strip --prefix /opt/liger
 
 FROM debian:bookworm-slim AS cpu

@@ -123,7 +123,7 @@ say "build (a few minutes the first time)"
 # Only what serving needs; a tree that scripts/test.sh has set up already keeps its settings.
 [ -f build/release/build.ninja ] ||
   cmake --preset release -DLIGER_BUILD_TESTS=OFF -DLIGER_BUILD_BENCH=OFF
-cmake --build build/release --parallel "$(nproc)" --target liger-server liger-client
+cmake --build build/release --parallel "$(nproc)" --target liger-server liger-client liger-bench
 
 say "model"
 model=$(scripts/fetch_model.sh)
