@@ -36,7 +36,8 @@ void StartLogging(const std::string& level, const std::string& format);
 // Writes what waits. Other threads no longer log.
 void StopLogging();
 
-// Thread-safe; nothing before StartLogging. Any bytes in a field stay on the line: they are escaped.
+// Thread-safe; nothing before StartLogging. Any bytes in a field stay on the line: they are
+// escaped.
 void Log(LogLevel level, absl::string_view event, std::initializer_list<LogField> fields = {});
 
 // The line's body without time and level, as the two formats have it.
