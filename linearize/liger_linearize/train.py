@@ -1,0 +1,185 @@
+"""The training loop: deterministic given its settings, and resumable from its checkpoint after a kill at any point."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from .config import LigerConfig, LoraConfig
+from .data import Batches
+from .errors import LinearizeError
+from .lora import add_lora, lora_parameters, save_adapter
+from .losses import HeadLoss, attention_output_loss
+from .model import Decoder
+from .record import RunRecord
+from .settings import TrainSettings
+
+CHECKPOINT = "checkpoint.pt"
+
+
+class Trainer:
+    """Trains the adapter of `model` on `sequences` [M, sequence_length]; everything it writes goes to the folder `out`.
+
+    An existing checkpoint in `out` is continued, if it is of the same run.
+    """
+
+    def __init__(
+        self,
+        model: Decoder,
+        liger: LigerConfig,
+        lora: LoraConfig,
+        settings: TrainSettings,
+        sequences: np.ndarray,
+        out: Path,
+        *,
+        checkpoint_every: int = 200,
+        compiled: bool = False,
+        progress: bool = True,
+    ):
+        self.model, self.liger, self.lora, self.settings = model, liger, lora, settings
+        self.out, self.checkpoint_every = Path(out), checkpoint_every
+        self.batches = Batches(sequences, settings.batch, settings.seed)
+        self.progress = progress
+        torch.manual_seed(settings.seed)
+        add_lora(model, lora)
+        self.parameters = lora_parameters(model)
+        if compiled:
+            model.compile_layers()
+        self.loss = HeadLoss(settings.kl_weight, settings.ce_weight, compiled)
+        groups = [
+            {"params": [p for n, p in self.parameters.items() if key in n], "scale": scale}
+            for key, scale in (("lora_A", 1.0), ("lora_B", settings.b_ratio))
+        ]
+        self.optimizer = torch.optim.AdamW(
+            groups,
+            betas=(0.9, settings.beta2),
+            weight_decay=settings.weight_decay,
+            fused=model.head_weight.is_cuda,
+        )
+        self.step = 0
+        self.saved_step = None
+        self.record = RunRecord(model, liger, lora, settings, sequences, self.out)
+        self.out.mkdir(parents=True, exist_ok=True)
+        self._resume()
+
+    def run(self, stop_after: float | None = None) -> bool:
+        """Trains to the last step, or for about `stop_after` seconds; True when finished. Saves the adapter either way."""
+        end = None if stop_after is None else time.monotonic() + stop_after
+        bar = tqdm(total=self.settings.steps, initial=self.step, desc="train") if self.progress else None
+        with bar or contextlib.nullcontext():
+            while self.step < self.settings.steps:
+                if end is not None and time.monotonic() > end:
+                    break
+                values = self._train_step()
+                if bar:
+                    bar.update()
+                    bar.set_postfix(loss=f"{values['loss']:.4f}", refresh=False)
+                if self.step % self.checkpoint_every == 0:
+                    self.save()
+        self.save()
+        save_adapter(self.out, self.model, self.lora, self.liger)
+        self.record.save(self.step)
+        return self.step == self.settings.steps
+
+    def _train_step(self) -> dict[str, float]:
+        s, device = self.settings, self.model.head_weight.device
+        start = time.monotonic()
+        rows = torch.from_numpy(self.batches[self.step]).to(device, non_blocking=True)
+        parts = rows.split(s.micro_batch)
+        totals = torch.zeros(5, device=device)
+        for ids in parts:
+            totals += self._backward(ids, 1 / len(parts))
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), s.max_grad_norm)
+        loss, kl, ce, agreement, attention = totals.tolist()
+        if not (np.isfinite(loss) and torch.isfinite(norm)):
+            raise LinearizeError(
+                f"the loss is not finite at step {self.step} (loss {loss}, gradient norm "
+                f"{norm:.3g}): {self._last_good()}"
+            )
+        for group in self.optimizer.param_groups:
+            group["lr"] = s.learning_rate * group["scale"] * s.rate(self.step)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.step += 1
+        values = {"loss": loss, "kl": kl, "ce": ce, "agreement": agreement, "attention": attention}
+        self.record.add(self.step, values, float(norm), time.monotonic() - start)
+        return values
+
+    def _backward(self, ids, weight: float):
+        s, model = self.settings, self.model
+        base_y, y = ([], []) if s.attention_weight else (None, None)
+        base = None
+        if s.needs_base:
+            with torch.no_grad():
+                base = model.hidden(ids, None, base_y)
+        hidden = model.hidden(ids, self.liger, y)
+        loss, sums = self.loss(hidden, base if s.kl_weight else None, model.head_weight, ids)
+        attention = loss.new_zeros(())
+        if s.attention_weight:
+            attention = attention_output_loss(y, base_y)
+            loss = loss + s.attention_weight * attention
+        (loss * weight).backward()
+        return torch.stack([loss.detach(), *sums, attention.detach()]) * weight
+
+    def _identity(self) -> dict:
+        """What must be equal for a checkpoint to be of this run."""
+        data = hashlib.sha256(np.ascontiguousarray(self.batches.sequences)).hexdigest()
+        parts = {"train": self.settings, "lora": self.lora, "liger": self.liger}
+        parts = {k: dataclasses.asdict(v) for k, v in parts.items()}
+        return parts | {"base": self.model.config.name, "data": data}
+
+    def save(self) -> None:
+        """Replaces the checkpoint whole; whatever goes wrong, the one before stays."""
+        if self.saved_step == self.step:
+            return
+        state = {
+            "identity": self._identity(),
+            "step": self.step,
+            "parameters": {n: p.detach().cpu() for n, p in self.parameters.items()},
+            "optimizer": self.optimizer.state_dict(),
+            "history": self.record.history,
+        }
+        partial = self.out / (CHECKPOINT + ".partial")
+        try:
+            with open(partial, "wb") as f:
+                torch.save(state, f)
+                f.flush()
+                os.fsync(f.fileno())
+            os.replace(partial, self.out / CHECKPOINT)
+        except (OSError, RuntimeError) as e:
+            partial.unlink(missing_ok=True)
+            raise LinearizeError(f"{partial}: cannot save: {e}: {self._last_good()}") from e
+        self.saved_step = self.step
+
+    def _last_good(self) -> str:
+        if self.saved_step is None:
+            return "there is no checkpoint yet"
+        return f"the checkpoint of step {self.saved_step} is kept in {self.out / CHECKPOINT}"
+
+    def _resume(self) -> None:
+        path = self.out / CHECKPOINT
+        if not path.exists():
+            return
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as e:  # a damaged file raises one of many
+            raise LinearizeError(f"{path}: not a readable checkpoint: {e}") from e
+        mine = self._identity()
+        for part, value in mine.items():
+            if state["identity"].get(part) != value:
+                raise LinearizeError(
+                    f"{path} is of another run (its {part} differs): choose another output folder"
+                )
+        for name, p in self.parameters.items():
+            p.data.copy_(state["parameters"][name])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step = self.saved_step = state["step"]
+        self.record.history = state["history"]
