@@ -20,25 +20,22 @@ class HealthService::Watcher final : public grpc::ServerWriteReactor<HealthCheck
     WriteNext();
   }
 
-  void End(grpc::Status status) {
-    if (ended_) return;
-    ended_ = true;
-    Finish(status);
+  // Ends the call after what is being sent.
+  void End(grpc::StatusCode code, const char* message) {
+    if (!end_.has_value()) end_.emplace(code, message);
+    WriteNext();
   }
 
   void OnWriteDone(bool ok) override {
     std::lock_guard lock(health_->mutex_);
     writing_ = false;
-    if (ok) {
-      WriteNext();
-    } else {
-      End(grpc::Status(grpc::StatusCode::CANCELLED, "the watcher went away"));
-    }
+    if (!ok) end_.emplace(grpc::StatusCode::CANCELLED, "the watcher went away");
+    WriteNext();
   }
 
   void OnCancel() override {
     std::lock_guard lock(health_->mutex_);
-    End(grpc::Status(grpc::StatusCode::CANCELLED, "the watcher went away"));
+    End(grpc::StatusCode::CANCELLED, "the watcher went away");
   }
 
   void OnDone() override {
@@ -51,25 +48,26 @@ class HealthService::Watcher final : public grpc::ServerWriteReactor<HealthCheck
 
  private:
   void WriteNext() {
-    if (writing_ || ended_ || !pending_.has_value()) return;
-    if (sent_ == pending_) {
-      pending_.reset();
-      return;
+    if (writing_ || finished_) return;
+    if (sent_ != pending_) {
+      sent_ = pending_;
+      writing_ = true;
+      message_.set_status(*sent_);
+      StartWrite(&message_);
+    } else if (end_.has_value()) {
+      finished_ = true;
+      Finish(*end_);
     }
-    sent_ = pending_;
-    pending_.reset();
-    writing_ = true;
-    message_.set_status(*sent_);
-    StartWrite(&message_);
   }
 
   HealthService* health_;
   std::string service_;
   HealthCheckResponse message_;
-  std::optional<Status> pending_;
-  std::optional<Status> sent_;
+  std::optional<Status> pending_;  // what the watcher is to know
+  std::optional<Status> sent_;     // what it was told last
+  std::optional<grpc::Status> end_;
   bool writing_ = false;
-  bool ended_ = false;
+  bool finished_ = false;
 };
 
 HealthService::HealthService() {
@@ -97,7 +95,7 @@ void HealthService::Shutdown() {
   std::lock_guard lock(mutex_);
   shut_down_ = true;
   for (Watcher* watcher : watchers_) {
-    watcher->End(grpc::Status(grpc::StatusCode::UNAVAILABLE, "the server is shutting down"));
+    watcher->End(grpc::StatusCode::UNAVAILABLE, "the server is shutting down");
   }
 }
 
@@ -128,7 +126,7 @@ grpc::ServerWriteReactor<HealthCheckResponse>* HealthService::Watch(
   std::lock_guard lock(mutex_);
   watchers_.insert(watcher);
   if (shut_down_) {
-    watcher->End(grpc::Status(grpc::StatusCode::UNAVAILABLE, "the server is shutting down"));
+    watcher->End(grpc::StatusCode::UNAVAILABLE, "the server is shutting down");
   } else {
     watcher->Send(Find(watcher->service()));
   }

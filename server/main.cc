@@ -49,6 +49,7 @@ int Serve(liger::ServerConfig config) {
     liger::Log(liger::LogLevel::kError, "cannot start", {{"message", status.message()}});
     return 1;
   }
+  server.SetReady();
   while (!WaitForSignal(server.Period())) server.Tick();
 
   std::future<void> drained = std::async(std::launch::async, [&server] { server.Drain(); });

@@ -62,10 +62,6 @@ absl::Status Server::Start() {
                                                               {&parts.health}));
     Log(LogLevel::kInfo, "health listening", {{"address", parts.health_grpc.address}});
   }
-  if (!config_.metrics_listen.empty()) {
-    LIGER_ASSIGN_OR_RETURN(const int port, parts.metrics.Listen(config_.metrics_listen));
-    Log(LogLevel::kInfo, "metrics listening", {{"port", port}});
-  }
 
   LIGER_ASSIGN_OR_RETURN(parts.model, LoadModel(config_));
   LIGER_ASSIGN_OR_RETURN(
@@ -73,6 +69,10 @@ absl::Status Server::Start() {
                                      {.max_queue = config_.max_queue, .observer = &parts.metrics}));
   parts.metrics.SetModel(parts.model.engine->info());
   parts.metrics.SetLoads([loop = parts.loop.get()] { return loop->GetLoads(); });
+  if (!config_.metrics_listen.empty()) {
+    LIGER_ASSIGN_OR_RETURN(const int port, parts.metrics.Listen(config_.metrics_listen));
+    Log(LogLevel::kInfo, "metrics listening", {{"port", port}});
+  }
   parts.worker = std::make_unique<BackgroundWorker>();
   parts.environment = {.loop = parts.loop.get(),
                        .tokenizer = parts.model.tokenizer.get(),
@@ -90,9 +90,12 @@ absl::Status Server::Start() {
                                           .max_connection_age = config_.max_connection_age},
                                          {&parts.health, parts.generation.get(), parts.admin.get(),
                                           parts.sessions.get()}));
-  parts.health.SetReady(true);
-  Log(LogLevel::kInfo, "serving", {{"address", parts.grpc.address}});
   return absl::OkStatus();
+}
+
+void Server::SetReady() {
+  parts_->health.SetReady(true);
+  Log(LogLevel::kInfo, "serving", {{"address", parts_->grpc.address}});
 }
 
 absl::Duration Server::Period() const {

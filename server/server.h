@@ -18,9 +18,11 @@ class Server {
   // Ends everything at once.
   ~Server();
 
-  // Health and metrics listen first (not ready), then the model is loaded, then gRPC listens, then
-  // health says ready. Errors name the flag or file.
+  // Health listens first (not ready), then the model is loaded, then metrics and gRPC listen.
+  // Errors name the flag or file.
   absl::Status Start();
+  // Health says ready: to be called when Start succeeded and signals are watched.
+  void SetReady();
 
   // To be called about every Period(): cuts off stalled clients, watches the engine.
   void Tick();

@@ -1,0 +1,99 @@
+"""Signals: what runs finishes, what comes is refused, and a second signal ends it."""
+
+import signal
+import threading
+import time
+
+import grpc
+import pytest
+
+from liger_api import Client, generate, request
+from server_process import ServerProcess, eventually
+
+TOKENS = 3000
+
+
+class Runner(threading.Thread):
+    """A stream that runs in a thread; `result` is its number of tokens or its error."""
+
+    def __init__(self, client, tokens=TOKENS):
+        super().__init__(daemon=True)
+        self.stream = client.generation.Generate(
+            request(ids=[1, 2], stopping={"max_tokens": tokens}))
+        next(self.stream)
+        self.start()
+
+    def run(self):
+        tokens = 0
+        try:
+            for message in self.stream:
+                tokens += len(message.delta.token_ids)
+            self.result = tokens
+        except grpc.RpcError as error:
+            self.result = error
+
+
+def test_sigterm_lets_what_runs_finish(tiny_flags):
+    with ServerProcess(*tiny_flags) as server:
+        client = Client(server.address)
+        runners = [Runner(client) for _ in range(4)]
+        server.signal(signal.SIGTERM)
+        server.wait_for_event("draining")
+        # While they run, what is new hears UNAVAILABLE.
+        refused = 0
+        while any(runner.is_alive() for runner in runners):
+            with pytest.raises(grpc.RpcError) as error:
+                generate(client, ids=[3], stopping={"max_tokens": 1}, timeout=10)
+            assert error.value.code() == grpc.StatusCode.UNAVAILABLE
+            refused += 1
+        assert refused > 0
+        assert [runner.result for runner in runners] == [TOKENS] * 4
+        assert server.wait() == 0
+        server.wait_for_event("stopped")
+
+
+def test_after_the_grace_what_runs_is_ended(tiny_flags):
+    with ServerProcess(*tiny_flags, "--drain-grace=0.2") as server:
+        client = Client(server.address)
+        runner = Runner(client, tokens=30000)
+        server.signal(signal.SIGINT)
+        runner.join(30)
+        assert runner.result.code() == grpc.StatusCode.UNAVAILABLE
+        assert server.wait() == 0
+
+
+def test_an_idle_server_stops_at_once(tiny_flags):
+    with ServerProcess(*tiny_flags) as server:
+        generate(Client(server.address), ids=[3], stopping={"max_tokens": 1})
+        server.signal(signal.SIGTERM)
+        assert server.wait(timeout=20) == 0
+
+
+def test_a_second_signal_ends_at_once(tiny_flags):
+    with ServerProcess(*tiny_flags, "--drain-grace=600") as server:
+        Runner(Client(server.address), tokens=30000)
+        server.signal(signal.SIGTERM)
+        server.wait_for_event("draining")
+        server.signal(signal.SIGTERM)
+        assert server.wait(timeout=20) == 1
+
+
+def test_a_killed_servers_clients_hear_of_it(tiny_flags):
+    with ServerProcess(*tiny_flags) as server:
+        runner = Runner(Client(server.address), tokens=30000)
+        server.kill()
+        runner.join(30)
+        assert runner.result.code() == grpc.StatusCode.UNAVAILABLE
+
+
+def test_old_connections_are_asked_to_reconnect(tiny_flags):
+    """What runs on a connection goes on past its age; new calls come over a new one."""
+    with ServerProcess(*tiny_flags, "--max-connection-age=1") as server:
+        client = Client(server.address)
+        runner = Runner(client, tokens=30000)
+        end = time.monotonic() + 3
+        while time.monotonic() < end:
+            generate(client, ids=[3], stopping={"max_tokens": 1})
+        assert runner.is_alive() or runner.result == 30000
+        runner.stream.cancel()
+        eventually(lambda: client.loads().slots_used == 0)
