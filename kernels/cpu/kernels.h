@@ -36,7 +36,7 @@ constexpr size_t SizeOf(DType type) { return type == DType::kF32 ? 4 : 2; }
 // Weights [rows, cols] = [out_features, in_features], packed for streaming: panels of
 // kPanelRows rows, each panel column by column ([rows / kPanelRows][cols][kPanelRows]); the last
 // panel is filled up with zeros.
-inline constexpr int kPanelRows = 32;
+inline constexpr int kPanelRows = 16;
 struct PackedMatrix {
   const void* data = nullptr;  // 64-byte aligned
   DType type = DType::kF32;

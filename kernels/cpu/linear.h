@@ -1,5 +1,8 @@
-// y = x W^T over packed panels: LinearParams of kernels.h. One row streams the panels at the speed
-// of memory; many rows reuse each panel from cache, a tile of rows at a time in registers.
+// y = x W^T over packed panels: LinearParams of kernels.h.
+//
+// A tile of rows by panels has its sums in registers. A few rows take several panels at once and
+// stream them at the speed of memory; more rows take each group of panels from cache, tile after
+// tile.
 
 #ifndef LIGER_KERNELS_CPU_LINEAR_H_
 #define LIGER_KERNELS_CPU_LINEAR_H_
@@ -9,69 +12,120 @@
 
 namespace liger::cpu::LIGER_ISA {
 
-inline constexpr int kPanelVecs = kPanelRows / 16;
+static_assert(kPanelRows == 16);
 
-// A tile: kRows rows of x by one panel, each output one chain of fused multiply-adds over k.
-template <int kRows, typename Weight>
-inline void LinearTile(const float* x, int64_t x_stride, const Weight* panel, int cols,
-                       int valid_outputs, float* y, int64_t y_stride) {
-  Vec16 sum[kRows][kPanelVecs];
+// Largest number of rows in a tile of 4, 2 and 1 panels: sums, weights and one element of x fill
+// the registers. More rows than fit beside 4 panels take kTilePanels at a time.
+#if defined(LIGER_ISA_AVX512)
+inline constexpr int kTileRows4 = 6;
+inline constexpr int kTileRows2 = 14;
+inline constexpr int kTileRows1 = 14;
+inline constexpr int kTilePanels = 2;
+#elif defined(LIGER_ISA_AVX2)
+inline constexpr int kTileRows4 = 1;
+inline constexpr int kTileRows2 = 3;
+inline constexpr int kTileRows1 = 6;
+inline constexpr int kTilePanels = 1;
+#else
+inline constexpr int kTileRows4 = 1;
+inline constexpr int kTileRows2 = 1;
+inline constexpr int kTileRows1 = 1;
+inline constexpr int kTilePanels = 1;
+#endif
+
+template <int kPanels>
+constexpr int TileRows() {
+  return kPanels == 4 ? kTileRows4 : kPanels == 2 ? kTileRows2 : kTileRows1;
+}
+
+// What the tiles of one group of panels share.
+template <typename Weight>
+struct PanelGroup {
+  const LinearParams& p;
+  int panel;     // the first
+  int tiles;     // of rows
+  int64_t size;  // weights of a panel
+
+  const Weight* weights() const {
+    return static_cast<const Weight*>(p.weights.data) + panel * size;
+  }
+};
+
+// A tile from `row` on, each output one chain of fused multiply-adds over k. On the way it fetches
+// its share of the group after this one, so that memory works while the arithmetic goes on.
+template <int kRows, int kPanels, typename Weight>
+inline void LinearTile(const PanelGroup<Weight>& group, int tile, int row) {
+  const LinearParams& p = group.p;
+  const float* x = p.x + row * p.x_stride;
+  const int64_t x_stride = p.x_stride;
+  const Weight* w = group.weights();
+  const int cols = p.weights.cols;
+  constexpr int kColumnBytes = kPanels * kPanelRows * sizeof(Weight);
+  const int64_t fetch_step = kColumnBytes / group.tiles;
+  const char* fetch =
+      reinterpret_cast<const char*>(w + kPanels * group.size) + tile * cols * fetch_step;
+  Vec16 sum[kRows][kPanels];
   for (int r = 0; r < kRows; ++r) {
-    for (int v = 0; v < kPanelVecs; ++v) sum[r][v] = Zero();
+    for (int n = 0; n < kPanels; ++n) sum[r][n] = Zero();
   }
   for (int k = 0; k < cols; ++k) {
-    Vec16 w[kPanelVecs];
-    for (int v = 0; v < kPanelVecs; ++v) w[v] = Load(panel + int64_t{k} * kPanelRows + 16 * v);
+    Vec16 wk[kPanels];
+    for (int n = 0; n < kPanels; ++n) {
+      wk[n] = Load(w + n * group.size + k * kPanelRows);
+    }
+    Prefetch(fetch);
+    fetch += fetch_step;
     for (int r = 0; r < kRows; ++r) {
       const Vec16 xr = Set1(x[r * x_stride + k]);
-      for (int v = 0; v < kPanelVecs; ++v) sum[r][v] = Fma(xr, w[v], sum[r][v]);
+      for (int n = 0; n < kPanels; ++n) sum[r][n] = Fma(xr, wk[n], sum[r][n]);
     }
   }
-  for (int r = 0; r < kRows; ++r) {
-    for (int v = 0; v < kPanelVecs; ++v) {
-      const int left = valid_outputs - 16 * v;
-      if (left >= 16) {
-        Store(y + r * y_stride + 16 * v, sum[r][v]);
-      } else if (left > 0) {
-        StoreFirst(y + r * y_stride + 16 * v, sum[r][v], left);
+  for (int n = 0; n < kPanels; ++n) {
+    const int first = (group.panel + n) * kPanelRows;
+    const int valid = p.weights.rows - first;
+    float* y = p.y + row * p.y_stride + first;
+    for (int r = 0; r < kRows; ++r) {
+      if (valid >= kPanelRows) {
+        Store(y + r * p.y_stride, sum[r][n]);
+      } else {
+        StoreFirst(y + r * p.y_stride, sum[r][n], valid);
       }
     }
   }
 }
 
-#if defined(LIGER_ISA_AVX512)
-inline constexpr int kLinearTileRows = 14;
-#elif defined(LIGER_ISA_AVX2)
-inline constexpr int kLinearTileRows = 3;
-#else
-inline constexpr int kLinearTileRows = 1;
-#endif
-
-template <typename Weight, int kRows = kLinearTileRows>
-inline void LinearRows(int rows, const float* x, int64_t x_stride, const Weight* panel, int cols,
-                       int valid_outputs, float* y, int64_t y_stride) {
+template <int kPanels, typename Weight, int kRows = TileRows<kPanels>()>
+inline void LinearTileOf(int rows, const PanelGroup<Weight>& group, int tile, int row) {
   if (rows == kRows) {
-    LinearTile<kRows>(x, x_stride, panel, cols, valid_outputs, y, y_stride);
+    LinearTile<kRows, kPanels>(group, tile, row);
   } else if constexpr (kRows > 1) {
-    LinearRows<Weight, kRows - 1>(rows, x, x_stride, panel, cols, valid_outputs, y, y_stride);
+    LinearTileOf<kPanels, Weight, kRows - 1>(rows, group, tile, row);
   }
 }
 
-template <typename Weight>
-inline void LinearPanels(const LinearParams& p, int first_panel, int last_panel) {
+// Panels first .. last, kPanels at a time, the rest with fewer.
+template <int kPanels, typename Weight>
+inline void LinearPanels(const LinearParams& p, int first, int last) {
+  const int64_t size = int64_t{kPanelRows} * p.weights.cols;
   // Tiles of about equal height: 16 rows are 8 + 8, not 14 + 2.
-  const int tiles = (p.rows + kLinearTileRows - 1) / kLinearTileRows;
-  const auto* weights = static_cast<const Weight*>(p.weights.data);
-  for (int panel = first_panel; panel < last_panel; ++panel) {
-    const Weight* panel_weights = weights + int64_t{panel} * kPanelRows * p.weights.cols;
-    const int first_output = panel * kPanelRows;
+  const int tiles = (p.rows + TileRows<kPanels>() - 1) / TileRows<kPanels>();
+  for (; last - first >= kPanels; first += kPanels) {
+    const PanelGroup<Weight> group{p, first, tiles, size};
     for (int tile = 0; tile < tiles; ++tile) {
-      const auto first = static_cast<int>(int64_t{p.rows} * tile / tiles);
-      const auto last = static_cast<int>(int64_t{p.rows} * (tile + 1) / tiles);
-      LinearRows<Weight>(last - first, p.x + first * p.x_stride, p.x_stride, panel_weights,
-                         p.weights.cols, p.weights.rows - first_output,
-                         p.y + first * p.y_stride + first_output, p.y_stride);
+      const auto row = static_cast<int>(int64_t{p.rows} * tile / tiles);
+      const auto end = static_cast<int>(int64_t{p.rows} * (tile + 1) / tiles);
+      LinearTileOf<kPanels>(end - row, group, tile, row);
     }
+  }
+  if constexpr (kPanels > 1) LinearPanels<kPanels / 2, Weight>(p, first, last);
+}
+
+template <typename Weight>
+inline void LinearOf(const LinearParams& p, int first, int last) {
+  if (p.rows <= kTileRows4) {
+    LinearPanels<4, Weight>(p, first, last);
+  } else {
+    LinearPanels<kTilePanels, Weight>(p, first, last);
   }
 }
 
@@ -80,9 +134,9 @@ inline void Linear(const LinearParams& p, int part, int parts) {
   const auto first = static_cast<int>(int64_t{panels} * part / parts);
   const auto last = static_cast<int>(int64_t{panels} * (part + 1) / parts);
   if (p.weights.type == DType::kF32) {
-    LinearPanels<float>(p, first, last);
+    LinearOf<float>(p, first, last);
   } else {
-    LinearPanels<uint16_t>(p, first, last);
+    LinearOf<uint16_t>(p, first, last);
   }
 }
 

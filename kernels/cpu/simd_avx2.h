@@ -86,4 +86,4 @@ inline void Transpose16(const float* src, int64_t src_stride, float* dst, int64_
     }
   }
 }
-inline void Prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+inline void Prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1); }
