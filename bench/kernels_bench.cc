@@ -49,7 +49,7 @@ Machine& TheMachine() {
 // Processor time where one thread does all, else time of day.
 double Seconds() {
   timespec now{};
-  clock_gettime(TheMachine().pool->size() == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC, &now);
+  clock_gettime(TheMachine().pool->parts() == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC, &now);
   return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
 }
 
@@ -128,7 +128,7 @@ double MeasureFlopRate() {
 #if defined(__x86_64__)
   if (machine.isa != Isa::kScalar) {
     const bool wide = machine.isa == Isa::kAvx512;
-    const double flops = 2.0 * kPeakSteps * kPeakChains * (wide ? 16 : 8) * machine.pool->size();
+    const double flops = 2.0 * kPeakSteps * kPeakChains * (wide ? 16 : 8) * machine.pool->parts();
     return flops / BestSeconds(5, [&] {
              machine.pool->Run([&](int, int) { wide ? Avx512Peak() : Avx2Peak(); });
            });
@@ -205,7 +205,7 @@ class AttentionBench {
                .row_type = row_type} {
     const size_t slot_bytes = shape_.recurrence_floats() * sizeof(float) + shape_.row_bytes();
     states_.assign(kLayers * sequences * slot_bytes / sizeof(float), 0.01f);
-    scratch_.resize(TheMachine().pool->size() * AttentionScratchBytes(shape_));
+    scratch_.resize(TheMachine().pool->parts() * AttentionScratchBytes(shape_));
     const int rows = sequences * tokens;
     std::mt19937 random(1);
     std::normal_distribution<float> normal;
