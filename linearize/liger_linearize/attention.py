@@ -1,6 +1,8 @@
-"""The two attentions of one decoder layer: the base's causal softmax, and Liger's recurrence + sliding window.
+"""The two attentions of one decoder layer: the base's causal softmax, and Liger's recurrence +
+sliding window.
 
-All take raw projections: q [B,T,H,G,D] with G query heads to each of H key/value heads, k and v [B,T,H,D].
+All take raw projections: q [B,T,H,G,D] with G query heads to each of H key/value heads, k and v
+[B,T,H,D].
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ from .config import LigerConfig, ModelConfig
 
 
 def rope_tables(config: ModelConfig, positions: torch.Tensor):
-    """cos and sin [T, D] in the half-split convention, float32; scaling of type llama3 as its authors define it."""
+    """cos and sin [T, D] in the half-split convention, float32; scaling of type llama3 as its
+    authors define it.
+    """
     half = torch.arange(0, config.head_dim, 2, device=positions.device, dtype=torch.float32)
     freq = config.rope_theta ** (-half / config.head_dim)
     if config.rope_scaling:
@@ -50,7 +54,8 @@ def full_attention(q, k, v, rope):
 def window_attention(q, k, v, rope, window: int):
     """y_t = softmax(RoPE(q_t) . RoPE(k_j) / sqrt(D)) v_j over j in (t - window, t]: [B,T,H,G,D].
 
-    Queries in blocks of `window` see the keys of their own block and of the one before, masked to the band.
+    Queries in blocks of `window` see the keys of their own block and of the one before, masked to
+    the band.
     """
     T, D = v.shape[1], v.shape[-1]
     q, k = apply_rope(q, rope), apply_rope(k, rope)
@@ -73,7 +78,8 @@ def _window_blocks(x, window):
 
 
 def liger_attention(q, k, v, rope, liger: LigerConfig, kernels: str = "torch"):
-    """mix * recurrence(raw q, k, v) + (1 - mix) * window attention; the gate reuses the key projection: [B,T,H,G,D].
+    """mix * recurrence(raw q, k, v) + (1 - mix) * window attention; the gate reuses the key
+    projection: [B,T,H,G,D].
 
     gla   q' = softmax(q)  k' = softmax(k)      g = logsigmoid(k) / normalizer
     hgrn2 q' = softmax(q)  k' = 1 - sigmoid(k)  g = logsigmoid(k)
@@ -94,7 +100,8 @@ def liger_attention(q, k, v, rope, liger: LigerConfig, kernels: str = "torch"):
         mixer = fla_recurrence.gsa if liger.gate == "gsa" else fla_recurrence.gla
         r = mixer(fq, fk, v, g)
     else:
-        # A half block of 8 divided by 16 decays by exp(-80) at keys of -160, far beyond what projections reach.
+        # A half block of 8 divided by 16 decays by exp(-80) at keys of -160, far beyond what
+        # projections reach.
         weak = liger.gate != "hgrn2" and liger.gate_normalizer >= recurrence.BLOCK
         mixer = recurrence.gsa if liger.gate == "gsa" else recurrence.gla
         r = mixer(fq, fk, v, g, weak)

@@ -29,7 +29,9 @@ GGUF_TOP = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "ou
 
 
 def load_base(path: Path, dtype=torch.float32, device="cpu", random: bool = False) -> Decoder:
-    """The decoder of a folder or .gguf file, frozen. random: right shapes, random weights (for dry runs)."""
+    """The decoder of a folder or .gguf file, frozen. random: right shapes, random weights (for dry
+    runs).
+    """
     path = Path(path)
     if path.suffix == ".gguf":
         config, tensors = _read_gguf(path)
@@ -40,7 +42,7 @@ def load_base(path: Path, dtype=torch.float32, device="cpu", random: bool = Fals
         model = Decoder(config).to(dtype)
     model.to_empty(device=device)
     if random:
-        for name, p in model.named_parameters():
+        for p in model.parameters():
             p.data.fill_(1.0) if p.ndim == 1 else p.data.normal_(0, 0.02)
         return model
     missing = dict(model.named_parameters())
@@ -136,7 +138,8 @@ def _gguf_tensors(reader, config: ModelConfig, path: Path):
         except (KeyError, IndexError):
             raise LinearizeError(f"{path}: unsupported tensor {t.name}") from None
         x = np.asarray(dequantize(t.data, t.tensor_type), dtype=np.float32)
-        # GGUF orders the rows of q and k for interleaved RoPE in llama (Mistral included); checkpoints use half-split.
+        # GGUF orders the rows of q and k for interleaved RoPE in llama (Mistral included);
+        # checkpoints use half-split.
         if config.model_type in ("llama", "mistral") and parts[2:3] in (["attn_q"], ["attn_k"]):
             q = parts[2] == "attn_q"
             n = config.num_attention_heads if q else config.num_key_value_heads

@@ -43,26 +43,45 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True)
 
     def command(name, run, text):
-        p = commands.add_parser(name, help=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        p = commands.add_parser(
+            name, help=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        )
         p.set_defaults(run=run)
         p.add_argument("--base", type=Path, required=True, help="Hugging Face folder or .gguf file")
         p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
         return p
 
-    p = command("generate", _generate, "let the base write text: a token file to train on or hold out")
+    p = command(
+        "generate", _generate, "let the base write text: a token file to train on or hold out"
+    )
     p.add_argument("--out", type=Path, required=True, help=".npy file of [sequences, length]")
     p.add_argument("--tokens", type=int, default=10_000_000)
     p.add_argument("--length", type=int, default=512)
-    p.add_argument("--generate-batch", type=int, default=None, help="sequences at once; GPU: 4096, CPU: 16")
+    p.add_argument(
+        "--generate-batch", type=int, default=None, help="sequences at once; GPU: 4096, CPU: 16"
+    )
     p.add_argument("--temperature", type=float, default=1.0)
-    p.add_argument("--prompt", action="append", default=[], help="text that sequences start with; repeatable")
-    p.add_argument("--prompt-text", type=Path, help="text or token file: half the sequences continue pieces of it")
+    p.add_argument(
+        "--prompt", action="append", default=[], help="text that sequences start with; repeatable"
+    )
+    p.add_argument(
+        "--prompt-text",
+        type=Path,
+        help="text or token file: half the sequences continue pieces of it",
+    )
     p.add_argument("--seed", type=int, default=0)
 
     p = command("train", _train, "train an adapter; continues a run found in --out")
-    p.add_argument("--out", type=Path, required=True, help="folder of the adapter, checkpoint and record")
-    p.add_argument("--base-name", help="what adapter_config.json calls the base; default: the file's or folder's name")
-    p.add_argument("--data", type=Path, nargs="+", default=[], help="UTF-8 text or .npy token files")
+    p.add_argument(
+        "--out", type=Path, required=True, help="folder of the adapter, checkpoint and record"
+    )
+    p.add_argument(
+        "--base-name",
+        help="what adapter_config.json calls the base; default: the file's or folder's name",
+    )
+    p.add_argument(
+        "--data", type=Path, nargs="+", default=[], help="UTF-8 text or .npy token files"
+    )
     p.add_argument("--gate", default="gla", help="one of " + ", ".join(GATES))
     p.add_argument("--window", type=int, default=64)
     p.add_argument("--rank", type=int, default=16)
@@ -70,20 +89,43 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--targets", default=",".join(PROJECTIONS))
     for f in dataclasses.fields(TrainSettings):
         p.add_argument("--" + f.name.replace("_", "-"), type=type(f.default), default=f.default)
-    p.add_argument("--dtype", choices=DTYPES, default=None, help="of the frozen weights; GPU: bfloat16, CPU: float32")
+    p.add_argument(
+        "--dtype",
+        choices=DTYPES,
+        default=None,
+        help="of the frozen weights; GPU: bfloat16, CPU: float32",
+    )
     p.add_argument("--kernels", choices=("torch", "fla"), default="torch")
-    p.add_argument("--gradient-checkpointing", action="store_true", help="less memory, a third more time")
-    p.add_argument("--compile", action=argparse.BooleanOptionalAction, default=None, help="default: on a GPU")
+    p.add_argument(
+        "--gradient-checkpointing", action="store_true", help="less memory, a third more time"
+    )
+    p.add_argument(
+        "--compile", action=argparse.BooleanOptionalAction, default=None, help="default: on a GPU"
+    )
     p.add_argument("--checkpoint-every", type=int, default=200, help="steps")
     p.add_argument("--stop-after", type=float, default=None, help="seconds; run again to go on")
-    p.add_argument("--dry-run", action="store_true", help="random weights and tokens, 5 steps: shows memory and speed")
+    p.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="random weights and tokens, 5 steps: shows memory and speed",
+    )
 
     p = command("eval", _eval, "measure an adapter beside its base")
     p.add_argument("--adapter", type=Path, required=True)
-    p.add_argument("--out", type=Path, required=True, help="folder for eval.json, eval.md and pictures")
-    p.add_argument("--text", type=Path, nargs="*", default=[], help="perplexity: text or token files")
-    p.add_argument("--context", type=int, default=1024, help="tokens a piece of text, for perplexity")
-    p.add_argument("--held-out", type=Path, help="divergence: a token file that generate wrote with another seed")
+    p.add_argument(
+        "--out", type=Path, required=True, help="folder for eval.json, eval.md and pictures"
+    )
+    p.add_argument(
+        "--text", type=Path, nargs="*", default=[], help="perplexity: text or token files"
+    )
+    p.add_argument(
+        "--context", type=int, default=1024, help="tokens a piece of text, for perplexity"
+    )
+    p.add_argument(
+        "--held-out",
+        type=Path,
+        help="divergence: a token file that generate wrote with another seed",
+    )
     p.add_argument("--tasks", type=Path, nargs="*", default=[], help="BIG-bench task.json files")
     p.add_argument("--task-limit", type=int, default=500, help="examples a task")
     p.add_argument("--recall", type=Path, help="recall over distance, with this text in between")
@@ -123,7 +165,9 @@ def _train(a) -> int:
     cuda = a.device.startswith("cuda")
     liger = LigerConfig(a.gate, a.window)
     lora = LoraConfig(a.rank, a.alpha or 2.0 * a.rank, tuple(a.targets.split(",")))
-    settings = TrainSettings(**{f.name: getattr(a, f.name) for f in dataclasses.fields(TrainSettings)})
+    settings = TrainSettings(
+        **{f.name: getattr(a, f.name) for f in dataclasses.fields(TrainSettings)}
+    )
     if a.dry_run:
         settings = dataclasses.replace(settings, steps=5)
     dtype = DTYPES[a.dtype] if a.dtype else torch.bfloat16 if cuda else torch.float32
@@ -176,7 +220,9 @@ def _eval(a) -> int:
         for path in a.text:
             ids = data.load_tokens(path, model.config, tokenizer).reshape(-1)
             row = both(lambda s: evaluate.perplexity(model, s, ids, a.context))
-            rows.append({"text": path.stem, **row, "ratio": row["liger"] / row["base"], "tokens": len(ids)})
+            rows.append(
+                {"text": path.stem, **row, "ratio": row["liger"] / row["base"], "tokens": len(ids)}
+            )
     needs_tokenizer = a.tasks or a.recall
     if needs_tokenizer and tokenizer is None:
         raise LinearizeError(f"{a.base} has no tokenizer: --tasks and --recall need one")
@@ -199,7 +245,8 @@ def _eval(a) -> int:
 def _compare_tasks(pairs: list[tuple[dict, dict]]) -> dict:
     """The mean is over tasks where the base is above chance by two standard errors."""
     tasks = [
-        b | {"base": b["accuracy"], "liger": s["accuracy"]}
+        b
+        | {"base": b["accuracy"], "liger": s["accuracy"]}
         | {"counted": b["accuracy"] > b["chance"] + 2 * b["standard_error"]}
         for b, s in pairs
     ]

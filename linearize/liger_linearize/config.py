@@ -1,4 +1,6 @@
-"""What a model is (ModelConfig), how it is linearized (LigerConfig) and what is trained (LoraConfig)."""
+"""What a model is (ModelConfig), how it is linearized (LigerConfig) and what is trained
+(LoraConfig).
+"""
 
 from __future__ import annotations
 

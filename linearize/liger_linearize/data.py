@@ -1,4 +1,6 @@
-"""Training data: text and token files packed into sequences of one length, drawn in an order fixed by the seed."""
+"""Training data: text and token files packed into sequences of one length, drawn in an order fixed
+by the seed.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ def read_text(path: Path) -> str:
 
 
 def load_tokens(path: Path, config: ModelConfig, tokenizer: Tokenizer | None = None) -> np.ndarray:
-    """Token ids of a .npy file (any shape kept) or of a UTF-8 text file (flat), checked against the vocabulary."""
+    """Token ids of a .npy file (any shape kept) or of a UTF-8 text file (flat), checked against the
+    vocabulary.
+    """
     path = Path(path)
     if path.suffix == ".npy":
         try:
@@ -56,7 +60,9 @@ def save_tokens(path: Path, ids: np.ndarray, vocab_size: int) -> None:
 
 
 def pack(sources: list[np.ndarray], length: int) -> np.ndarray:
-    """[sequences, length]. Flat sources are cut in order; rows of two-dimensional ones are cut or joined to `length`."""
+    """[sequences, length]. Flat sources are cut in order; rows of two-dimensional ones are cut or
+    joined to `length`.
+    """
     packed = []
     for ids in sources:
         flat = ids.reshape(-1)
@@ -69,7 +75,9 @@ def pack(sources: list[np.ndarray], length: int) -> np.ndarray:
 
 
 class Batches:
-    """Batch i of an endless stream of epochs, each a fresh permutation: a function of the seed and i alone."""
+    """Batch i of an endless stream of epochs, each a fresh permutation: a function of the seed and
+    i alone.
+    """
 
     def __init__(self, sequences: np.ndarray, size: int, seed: int):
         self.sequences, self.size, self.seed = sequences, size, seed

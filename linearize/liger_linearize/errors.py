@@ -2,4 +2,6 @@
 
 
 class LinearizeError(Exception):
-    """Something the user can put right; the message names the file, setting or tensor and the limit."""
+    """Something the user can put right; the message names the file, setting or tensor and the
+    limit.
+    """

@@ -1,4 +1,6 @@
-"""How near the student is to its base: perplexity on text, divergence on held-out sequences, recall over distance."""
+"""How near the student is to its base: perplexity on text, divergence on held-out sequences, recall
+over distance.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,13 @@ from .model import Decoder
 TOKENS_AT_ONCE = 16384
 POSITION_BINS = (0, 16, 64, 128, 256, 512, 1024, 2048, 4096)
 RECALL_DISTANCES = (16, 32, 48, 64, 96, 128, 192, 256, 512, 1024)
-NAMES = "Anna Peter Maria John Susan David Laura James Emma Robert Helen Thomas Alice Henry Julia Mark".split()
-WORDS = "apple river table horse music stone garden window bread candle forest silver letter orange winter castle".split()
+NAMES = (
+    "Anna Peter Maria John Susan David Laura James Emma Robert Helen Thomas Alice Henry Julia Mark"
+).split()
+WORDS = (
+    "apple river table horse music stone garden window "
+    "bread candle forest silver letter orange winter castle"
+).split()
 
 
 def _batches(sequences: np.ndarray, device):
@@ -27,21 +34,29 @@ def _batches(sequences: np.ndarray, device):
 
 @torch.no_grad()
 def perplexity(model: Decoder, liger: LigerConfig | None, ids: np.ndarray, context: int) -> float:
-    """exp of the mean negative log-likelihood of a text cut into separate pieces of `context` tokens."""
+    """exp of the mean negative log-likelihood of a text cut into separate pieces of `context`
+    tokens.
+    """
     pieces = ids[: len(ids) // context * context].reshape(-1, context)
     if not len(pieces):
-        raise LinearizeError(f"a text of {len(ids)} tokens is shorter than the context of {context}")
+        raise LinearizeError(
+            f"a text of {len(ids)} tokens is shorter than the context of {context}"
+        )
     total = 0.0
     for rows in _batches(pieces, model.head_weight.device):
         hidden = model.hidden(rows, liger)[:, :-1]
         for h, y in zip(hidden, rows[:, 1:]):
-            total += float(F.cross_entropy(F.linear(h, model.head_weight).float(), y, reduction="sum"))
+            total += float(
+                F.cross_entropy(F.linear(h, model.head_weight).float(), y, reduction="sum")
+            )
     return math.exp(total / (len(pieces) * (context - 1)))
 
 
 @torch.no_grad()
 def divergence(model: Decoder, liger: LigerConfig, sequences: np.ndarray) -> dict:
-    """KL(base || student) in nats a token and agreement of the top token, over all positions and by position."""
+    """KL(base || student) in nats a token and agreement of the top token, over all positions and by
+    position.
+    """
     length = sequences.shape[1]
     kl, same = np.zeros(length), np.zeros(length)
     for rows in _batches(sequences, model.head_weight.device):
@@ -57,12 +72,20 @@ def divergence(model: Decoder, liger: LigerConfig, sequences: np.ndarray) -> dic
         for a, b in zip(POSITION_BINS, POSITION_BINS[1:])
         if a < length
     ]
-    return {"kl": kl.mean(), "agreement": same.mean(), "tokens": int(sequences.size), "by_position": bins}
+    return {
+        "kl": kl.mean(),
+        "agreement": same.mean(),
+        "tokens": int(sequences.size),
+        "by_position": bins,
+    }
 
 
 @torch.no_grad()
-def recall(model: Decoder, liger: LigerConfig | None, encode, filler: np.ndarray, trials: int = 64) -> list:
-    """Which of 16 words was stated `distance` tokens ago, by the likelihood of its first token; chance is 1/16.
+def recall(
+    model: Decoder, liger: LigerConfig | None, encode, filler: np.ndarray, trials: int = 64
+) -> list:
+    """Which of 16 words was stated `distance` tokens ago, by the likelihood of its first token;
+    chance is 1/16.
 
     encode: text -> token ids. filler: what stands between the statement and the question.
     """

@@ -64,7 +64,9 @@ def hf_config(config: ModelConfig, liger: LigerConfig, dtype: torch.dtype) -> di
 
 
 def export(model: Decoder, liger: LigerConfig, base: Path, out: Path, dtype=torch.bfloat16) -> None:
-    """Merges the adapter into the weights of `model` and writes config, weights and tokenizer to `out`."""
+    """Merges the adapter into the weights of `model` and writes config, weights and tokenizer to
+    `out`.
+    """
     config = hf_config(model.config, liger, dtype)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)

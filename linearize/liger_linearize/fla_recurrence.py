@@ -1,4 +1,6 @@
-"""The recurrence of recurrence.py by flash-linear-attention's GPU kernels, which want every query head its own k, v, g."""
+"""The recurrence of recurrence.py by flash-linear-attention's GPU kernels, which want every query
+head its own k, v, g.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Text that the base model writes itself: the training set of distillation, made fast.
 
-Thousands of sequences advance together, one token a step, over a static key/value cache; on a GPU each step is one CUDA
-graph replay. A sequence does not end at an end token: the base starts the next turn or document by itself.
+Thousands of sequences advance together, one token a step, over a static key/value cache; on a GPU
+each step is one CUDA graph replay. A sequence does not end at an end token: the base starts the
+next turn or document by itself.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ def _after(layer, x, y):
 
 
 def _choose(logits, noise, temperature: float):
-    """A draw from softmax(logits / temperature), noise being exponential: argmax of the Gumbel-perturbed logits."""
+    """A draw from softmax(logits / temperature), noise being exponential: argmax of the
+    Gumbel-perturbed logits.
+    """
     return (logits.float() / temperature - noise.log()).argmax(-1)
 
 
@@ -58,7 +61,9 @@ class Generator:
 
     @torch.no_grad()
     def _step(self, span: int) -> None:
-        """Absorbs the token at `position` of every sequence and sets the next one where the prompt does not."""
+        """Absorbs the token at `position` of every sequence and sets the next one where the prompt
+        does not.
+        """
         body, at = self.model.model, self.position
         rope = self.cos[at], self.sin[at]
         seen = (self.keys[:span] <= at)[None, None, None]
@@ -68,7 +73,10 @@ class Generator:
             keys.index_copy_(2, at, k)
             values.index_copy_(2, at, v)
             y = F.scaled_dot_product_attention(
-                q, keys[:, :, :span], values[:, :, :span], attn_mask=seen.expand(len(q), 1, q.shape[2], -1)
+                q,
+                keys[:, :, :span],
+                values[:, :, :span],
+                attn_mask=seen.expand(len(q), 1, q.shape[2], -1),
             )
             x = self.after(layer, x, y)
         logits = F.linear(body.norm(x)[:, 0], self.model.head_weight)
@@ -110,7 +118,9 @@ class Generator:
 
 
 def draw_prompts(count: int, openings: list[list[int]], text: np.ndarray | None, rng) -> list:
-    """Prompts to continue: one of `openings`, or for half of them, where there is text, 8 to 64 tokens from it."""
+    """Prompts to continue: one of `openings`, or for half of them, where there is text, 8 to 64
+    tokens from it.
+    """
     prompts = []
     for _ in range(count):
         if text is not None and rng.random() < 0.5:
@@ -133,14 +143,20 @@ def self_generate(
     seed: int = 0,
     progress: bool = True,
 ) -> np.ndarray:
-    """At least `tokens` tokens as [sequences, length]; the same arguments on the same device give the same text."""
+    """At least `tokens` tokens as [sequences, length]; the same arguments on the same device give
+    the same text.
+    """
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
     count = -(-tokens // length)
     batch = min(batch, count)
     generator = Generator(model, batch, length, temperature)
     rounds = []
-    bar = tqdm(total=count * length, unit="tok", unit_scale=True, desc="generate") if progress else None
+    bar = (
+        tqdm(total=count * length, unit="tok", unit_scale=True, desc="generate")
+        if progress
+        else None
+    )
     with bar or contextlib.nullcontext():
         while sum(map(len, rounds)) < count:
             rounds.append(generator.generate(draw_prompts(batch, openings, text, rng)))

@@ -23,8 +23,9 @@ PREFIX = "base_model.model."
 class LoraLinear(nn.Module):
     """A frozen projection with a trainable low-rank update, used or not call by call.
 
-    The update is added to the weight, not to the output: one product a projection whatever the rank, which for many tokens
-    a step costs less than reading and writing every activation twice more, and it is what a server that merges computes.
+    The update is added to the weight, not to the output: one product a projection whatever the
+    rank, which for many tokens a step costs less than reading and writing every activation twice
+    more, and it is what a server that merges computes.
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = False):
@@ -94,7 +95,9 @@ def save_adapter(
 
 
 def load_adapter(folder: Path, model: nn.Module) -> LigerConfig:
-    """Puts a PEFT adapter into `model` and returns its Liger settings. Refuses one of another base by shape or layer."""
+    """Puts a PEFT adapter into `model` and returns its Liger settings. Refuses one of another base
+    by shape or layer.
+    """
     folder = Path(folder)
     path = folder / "adapter_config.json"
     settings = read_json(path)
@@ -135,7 +138,11 @@ def load_adapter(folder: Path, model: nn.Module) -> LigerConfig:
 
 
 def check_base(folder: Path, config: ModelConfig) -> None:
-    """Notes another name of the base; advice only (a folder can be called anything): shapes decide, in load_adapter."""
+    """Notes another name of the base; advice only (a folder can be called anything): shapes decide,
+    in load_adapter.
+    """
     name = read_json(Path(folder) / "adapter_config.json").get("base_model_name_or_path") or ""
     if name and config.name and name.rsplit("/", 1)[-1] != config.name.rsplit("/", 1)[-1]:
-        print(f"note: {folder} names the base {name!r}, this one is {config.name!r}", file=sys.stderr)
+        print(
+            f"note: {folder} names the base {name!r}, this one is {config.name!r}", file=sys.stderr
+        )

@@ -1,4 +1,6 @@
-"""Losses on final hidden vectors, a few thousand tokens at a time, so that logits are never stored for a whole batch."""
+"""Losses on final hidden vectors, a few thousand tokens at a time, so that logits are never stored
+for a whole batch.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,8 @@ CHUNK = 8192  # tokens whose logits exist at once
 
 
 def _chunk(student, teacher, head, targets, kl_weight: float, ce_weight: float):
-    """Sums of KL(teacher || student), cross entropy and top-token matches, and d (sum of losses) / d student hidden.
+    """Sums of KL(teacher || student), cross entropy and top-token matches, and d (sum of losses) /
+    d student hidden.
 
     A target of -1 is not counted.
     """
@@ -58,14 +61,18 @@ class _HeadLoss(torch.autograd.Function):
 
 
 class HeadLoss:
-    """kl_weight KL(base || student) + ce_weight cross entropy of the next token, a mean over tokens."""
+    """kl_weight KL(base || student) + ce_weight cross entropy of the next token, a mean over
+    tokens.
+    """
 
     def __init__(self, kl_weight: float, ce_weight: float, compiled: bool = False):
         self.kl_weight, self.ce_weight = kl_weight, ce_weight
         self.run = torch.compile(_chunk, dynamic=False) if compiled else _chunk
 
     def __call__(self, student, teacher, head, ids):
-        """student, teacher [B,T,hidden] (teacher may be None), ids [B,T]. Returns loss and (kl, ce, top-token agreement)."""
+        """student, teacher [B,T,hidden] (teacher may be None), ids [B,T]. Returns loss and (kl, ce,
+        top-token agreement).
+        """
         targets = None
         if self.ce_weight:
             targets = F.pad(ids[:, 1:], (0, 1), value=-1).flatten()

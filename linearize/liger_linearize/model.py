@@ -1,4 +1,6 @@
-"""The decoder: one set of weights that is the teacher (causal softmax attention, no adapter) or the student (Liger)."""
+"""The decoder: one set of weights that is the teacher (causal softmax attention, no adapter) or the
+student (Liger).
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ class Attention(nn.Module):
             self.k_norm = RMSNorm(c.head_dim, c.rms_norm_eps)
 
     def project(self, x, adapted: bool):
-        """Raw q [B,T,H,G,D] and k, v [B,T,H,D]; query heads that share a key/value head are neighbours."""
+        """Raw q [B,T,H,G,D] and k, v [B,T,H,D]; query heads that share a key/value head are
+        neighbours.
+        """
         c = self.config
         q = self.q_proj(x, adapted).unflatten(-1, (c.num_key_value_heads, -1, c.head_dim))
         k = self.k_proj(x, adapted).unflatten(-1, (c.num_key_value_heads, c.head_dim))
@@ -50,7 +54,11 @@ class Attention(nn.Module):
     def forward(self, x, rope, liger: LigerConfig | None, kernels: str):
         adapted = liger is not None
         q, k, v = self.project(x, adapted)
-        y = liger_attention(q, k, v, rope, liger, kernels) if adapted else full_attention(q, k, v, rope)
+        y = (
+            liger_attention(q, k, v, rope, liger, kernels)
+            if adapted
+            else full_attention(q, k, v, rope)
+        )
         return self.o_proj(y.flatten(2), adapted)
 
 
@@ -62,7 +70,9 @@ class Mlp(nn.Module):
         self.down_proj = LoraLinear(config.intermediate_size, config.hidden_size)
 
     def forward(self, x, adapted: bool):
-        return self.down_proj(F.silu(self.gate_proj(x, adapted)) * self.up_proj(x, adapted), adapted)
+        return self.down_proj(
+            F.silu(self.gate_proj(x, adapted)) * self.up_proj(x, adapted), adapted
+        )
 
 
 class DecoderLayer(nn.Module):
@@ -91,7 +101,9 @@ class Body(nn.Module):
 
 
 class Decoder(nn.Module):
-    """A Llama, Mistral, Qwen2 or Qwen3 decoder; parameter names are the Hugging Face checkpoint's. All frozen but LoRA."""
+    """A Llama, Mistral, Qwen2 or Qwen3 decoder; parameter names are the Hugging Face checkpoint's.
+    All frozen but LoRA.
+    """
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -110,7 +122,8 @@ class Decoder(nn.Module):
         return self.model.embed_tokens.weight if tied else self.lm_head.weight
 
     def hidden(self, ids, liger: LigerConfig | None, attention_outputs: list | None = None):
-        """Final hidden vectors [B,T,hidden]. With `liger` the student runs, without it the base model itself.
+        """Final hidden vectors [B,T,hidden]. With `liger` the student runs, without it the base
+        model itself.
 
         attention_outputs: a list to receive each layer's attention output [B,T,hidden].
         """
@@ -131,7 +144,9 @@ class Decoder(nn.Module):
         return F.linear(self.hidden(ids, liger), self.head_weight).float()
 
     def compile_layers(self) -> None:
-        """Compiles the layer once for all layers; a trained and a frozen version come from the same code."""
+        """Compiles the layer once for all layers; a trained and a frozen version come from the same
+        code.
+        """
         torch._dynamo.config.recompile_limit = 64
         torch._dynamo.config.accumulated_recompile_limit = 1024
         for layer in self.model.layers:

@@ -17,13 +17,17 @@ ROWS_AT_ONCE = 256
 
 
 def load_task(path: Path, limit: int) -> list[tuple[str, list[str], list[float]]]:
-    """(prompt, choices, target scores) of the first `limit` examples, prompts laid out as BIG-bench does."""
+    """(prompt, choices, target scores) of the first `limit` examples, prompts laid out as BIG-bench
+    does.
+    """
     task = read_json(path)
     examples = task.get("examples")
     if not isinstance(examples, list) or not all(
         isinstance(e, dict) and isinstance(e.get("target_scores"), dict) for e in examples
     ):
-        raise LinearizeError(f"{path}: not a multiple-choice task: every example needs target_scores")
+        raise LinearizeError(
+            f"{path}: not a multiple-choice task: every example needs target_scores"
+        )
     before = task.get("example_input_prefix", "\nQ: ")
     after = task.get("example_output_prefix", "\nA: ")
     listed = task.get("append_choices_to_input", True)
@@ -55,12 +59,16 @@ def _scores(model: Decoder, liger: LigerConfig | None, rows: list[tuple[list[int
         row, at = torch.tensor(where, device=device).T
         log_p = F.linear(hidden[row, at - 1], model.head_weight).float().log_softmax(-1)
         wanted = log_p.gather(-1, ids[row, at][:, None])[:, 0].double()
-        sums = torch.zeros(len(chosen), dtype=torch.double, device=device).index_add_(0, row, wanted)
+        sums = torch.zeros(len(chosen), dtype=torch.double, device=device).index_add_(
+            0, row, wanted
+        )
         scores[chosen] = sums.cpu().numpy()
     return scores
 
 
-def accuracy(model: Decoder, liger: LigerConfig | None, encode, path: Path, limit: int = 500) -> dict:
+def accuracy(
+    model: Decoder, liger: LigerConfig | None, encode, path: Path, limit: int = 500
+) -> dict:
     """The mean target score of the most likely choice, what chance gives, and its standard error."""
     task = load_task(path, limit)
     rows = []

@@ -35,8 +35,10 @@ def matmul_rate(device, dtype, size: int = 8192) -> float:
 
 
 def training_flops(model: Decoder, settings: TrainSettings) -> float:
-    """Floating-point operations of the projections for one token trained: forward of base and student, backward to the
-    inputs, and to the weights that have LoRA. Attention, the recurrence and recomputation are not counted."""
+    """Floating-point operations of the projections for one token trained: forward of base and
+    student, backward to the inputs, and to the weights that have LoRA. Attention, the recurrence
+    and recomputation are not counted.
+    """
     linear = [m for m in model.modules() if isinstance(m, LoraLinear)]
     body = sum(m.weight.numel() for m in linear)
     adapted = sum(m.weight.numel() for m in linear if m.lora_A is not None)
@@ -107,7 +109,11 @@ class RunRecord:
             {"step": rows[-1]["step"], **self._mean(rows)}
             for rows in (self.history[i : i + stride] for i in range(0, len(self.history), stride))
         ]
-        record = self.fixed | self.summary(step) | {"finished": time.strftime("%Y-%m-%d"), "curve": curve}
+        record = (
+            self.fixed
+            | self.summary(step)
+            | {"finished": time.strftime("%Y-%m-%d"), "curve": curve}
+        )
         partial = self.out / "run.json.partial"
         partial.write_text(json.dumps(record, indent=1) + "\n")
         os.replace(partial, self.out / "run.json")
@@ -122,12 +128,17 @@ def plot_loss(curve: list[dict], path: Path) -> None:
 
     figure, axes = plt.subplots(figsize=(7, 4))
     steps = [c["step"] for c in curve]
-    for key, name in (("kl", "KL to the base"), ("ce", "cross entropy"), ("attention", "attention outputs")):
+    for key, name in (
+        ("kl", "KL to the base"),
+        ("ce", "cross entropy"),
+        ("attention", "attention outputs"),
+    ):
         if any(c[key] for c in curve):
             axes.plot(steps, [c[key] for c in curve], label=name)
     axes.set(xlabel="step", ylabel="nats a token", yscale="log")
     axes.grid(alpha=0.3, which="both")
-    axes.legend()
+    if curve:
+        axes.legend()
     figure.tight_layout()
     figure.savefig(path, dpi=110)
     plt.close(figure)

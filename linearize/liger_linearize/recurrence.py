@@ -1,9 +1,10 @@
 """The gated recurrence over a whole sequence, in blocks of 16 tokens.
 
-Inside a block a pair (t, j) is decayed by exp(B_t - B_j), B the running sum of the log decays: formed pair by pair, so that
-no exponent is ever positive and gates of any strength are exact; or, where gates are `weak`, split at the block's middle into
-two factors, so that all pairs are one matrix product. Between blocks the state is carried by matrix products. Shapes: B batch,
-T tokens, H key/value heads, G query heads sharing one, D head size, N blocks, C = 16 tokens a block.
+Inside a block a pair (t, j) is decayed by exp(B_t - B_j), B the running sum of the log decays:
+formed pair by pair, so that no exponent is ever positive and gates of any strength are exact; or,
+where gates are `weak`, split at the block's middle into two factors, so that all pairs are one
+matrix product. Between blocks the state is carried by matrix products. Shapes: B batch, T tokens, H
+key/value heads, G query heads sharing one, D head size, N blocks, C = 16 tokens a block.
 """
 
 from __future__ import annotations
@@ -12,15 +13,17 @@ import torch
 import torch.nn.functional as F
 
 BLOCK = 16
-SEGMENT_BLOCKS = 128  # blocks whose carries are computed in one product; bounds the memory of long sequences
+SEGMENT_BLOCKS = (
+    128  # blocks whose carries are computed in one product; bounds the memory of long sequences
+)
 
 
 def gla(q, k, v, g, weak: bool = False):
     """S_t = diag(exp g_t) S_{t-1} + k_t v_t^T;  r_t = q_t S_t.
 
-    q [B,T,H,G,D], k, v, g [B,T,H,D] with g <= 0, any float dtype; decays are float32 and products are in v's dtype.
-    weak: no half block decays by more than exp(-80); beyond it the result overflows, and a training loss with it.
-    Returns r [B,T,H,G,D] in v's dtype.
+    q [B,T,H,G,D], k, v, g [B,T,H,D] with g <= 0, any float dtype; decays are float32 and products
+    are in v's dtype. weak: no half block decays by more than exp(-80); beyond it the result
+    overflows, and a training loss with it. Returns r [B,T,H,G,D] in v's dtype.
     """
     T = v.shape[1]
     q, k, v, g = (_blocks(x) for x in (q, k, v, g.float()))
@@ -37,8 +40,8 @@ def gla(q, k, v, g, weak: bool = False):
 def gsa(q, k, v, g, weak: bool = False):
     """Gated slot attention with one slot a channel, s_t = 1 - exp(g_t):
 
-    K~_t = K~_{t-1} diag(exp g_t) + k_t s_t^T,  V~_t = diag(exp g_t) V~_{t-1} + s_t v_t^T,  r_t = softmax(q_t K~_t) V~_t.
-    Arguments and result as gla's.
+    K~_t = K~_{t-1} diag(exp g_t) + k_t s_t^T,  V~_t = diag(exp g_t) V~_{t-1} + s_t v_t^T,  r_t =
+    softmax(q_t K~_t) V~_t. Arguments and result as gla's.
     """
     T = v.shape[1]
     s = -torch.expm1(g.float())
@@ -47,7 +50,9 @@ def gsa(q, k, v, g, weak: bool = False):
 
 
 def _slot_scores(q, k, s, g, weak):
-    """q_t K~_t [B,T',H,G,D], T' rounded up to whole blocks: a recurrence whose decay is on the written side."""
+    """q_t K~_t [B,T',H,G,D], T' rounded up to whole blocks: a recurrence whose decay is on the
+    written side.
+    """
     dtype = k.dtype
     q, k, s, g = (_blocks(x) for x in (q, k, s, g))
     decay = g.cumsum(2)
@@ -102,7 +107,9 @@ def _split_scores(q, k, decay, dtype):
 
 
 def _carried(written, total):
-    """State at the start of each block from what each block writes [B,N,H,D,E] and its whole decay [B,N,H,D]."""
+    """State at the start of each block from what each block writes [B,N,H,D,E] and its whole decay
+    [B,N,H,D].
+    """
     states, start = [], None
     for w, t in zip(written.split(SEGMENT_BLOCKS, 1), total.split(SEGMENT_BLOCKS, 1)):
         n = w.shape[1]

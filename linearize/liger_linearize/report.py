@@ -16,7 +16,9 @@ def markdown(result: dict) -> str:
     parts = [f"# {result['adapter']} on {result['base']} ({result['liger']['gate']})\n"]
     if result.get("divergence"):
         d = result["divergence"]
-        parts.append(f"KL to the base {d['kl']:.4f} nats a token, same top token {d['agreement']:.4f}\n")
+        parts.append(
+            f"KL to the base {d['kl']:.4f} nats a token, same top token {d['agreement']:.4f}\n"
+        )
         rows = [[f"{b['from']} to {b['to']}", b["kl"], b["agreement"]] for b in d["by_position"]]
         parts.append(_table(["position", "KL", "same top token"], rows))
     if result.get("perplexity"):
@@ -26,14 +28,21 @@ def markdown(result: dict) -> str:
     if result.get("multiple_choice"):
         m = result["multiple_choice"]
         rows = [
-            [t["task"], t["examples"], t["chance"], t["base"], t["liger"], "yes" if t["counted"] else ""]
+            [
+                t["task"],
+                t["examples"],
+                t["chance"],
+                t["base"],
+                t["liger"],
+                "yes" if t["counted"] else "",
+            ]
             for t in m["tasks"]
         ]
         header = ["task", "examples", "chance", "base", "liger", "base above chance"]
         parts.append(_table(header, rows))
         parts.append(
-            f"Mean over the {m['counted']} tasks where the base is above chance by two standard errors: "
-            f"base {m['base']:.4f}, liger {m['liger']:.4f}, ratio {m['ratio']:.4f}\n"
+            f"Mean over the {m['counted']} tasks where the base is above chance by two standard "
+            f"errors: base {m['base']:.4f}, liger {m['liger']:.4f}, ratio {m['ratio']:.4f}\n"
         )
     if result.get("recall"):
         rows = [[r["distance"], r["base"], r["liger"]] for r in result["recall"]]
@@ -79,7 +88,13 @@ def _pictures(result: dict, out: Path) -> None:
         bins = result["divergence"]["by_position"]
         at = [b["to"] for b in bins]
         draw = lambda axes: axes.plot(at, [b["kl"] for b in bins], "o-")
-        picture("divergence", draw, xscale="log", xlabel="position", ylabel="KL to the base, nats a token")
+        picture(
+            "divergence",
+            draw,
+            xscale="log",
+            xlabel="position",
+            ylabel="KL to the base, nats a token",
+        )
     if result.get("perplexity"):
         rows = result["perplexity"]
         picture("perplexity", pairs(rows, [r["text"] for r in rows]), ylabel="perplexity")

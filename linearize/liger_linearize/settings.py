@@ -10,7 +10,9 @@ from .errors import LinearizeError
 
 @dataclasses.dataclass(frozen=True)
 class TrainSettings:
-    """Everything that decides the result of a run, with the base, the data, LigerConfig and LoraConfig."""
+    """Everything that decides the result of a run, with the base, the data, LigerConfig and
+    LoraConfig.
+    """
 
     steps: int = 1000
     batch: int = 32  # sequences a step

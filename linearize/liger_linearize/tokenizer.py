@@ -1,4 +1,6 @@
-"""Text to token ids, by the tokenizers library, from a Hugging Face folder or the vocabulary inside a GGUF file."""
+"""Text to token ids, by the tokenizers library, from a Hugging Face folder or the vocabulary inside
+a GGUF file.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ LLAMA3_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{%s}|"
     r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-# What splits text before the merges, by GGUF's tokenizer.ggml.pre; `digits`: split off one by one first.
+# What splits text before the merges, by GGUF's tokenizer.ggml.pre; `digits`: split off one by one
+# first.
 PATTERNS = {
     "smollm": (GPT2_PATTERN, True),
     "gpt-2": (GPT2_PATTERN, False),

@@ -1,4 +1,6 @@
-"""The training loop: deterministic given its settings, and resumable from its checkpoint after a kill at any point."""
+"""The training loop: deterministic given its settings, and resumable from its checkpoint after a
+kill at any point.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,8 @@ CHECKPOINT = "checkpoint.pt"
 
 
 class Trainer:
-    """Trains the adapter of `model` on `sequences` [M, sequence_length]; everything it writes goes to the folder `out`.
+    """Trains the adapter of `model` on `sequences` [M, sequence_length]; everything it writes goes
+    to the folder `out`.
 
     An existing checkpoint in `out` is continued, if it is of the same run.
     """
@@ -71,9 +74,15 @@ class Trainer:
         self._resume()
 
     def run(self, stop_after: float | None = None) -> bool:
-        """Trains to the last step, or for about `stop_after` seconds; True when finished. Saves the adapter either way."""
+        """Trains to the last step, or for about `stop_after` seconds; True when finished. Saves the
+        adapter either way.
+        """
         end = None if stop_after is None else time.monotonic() + stop_after
-        bar = tqdm(total=self.settings.steps, initial=self.step, desc="train") if self.progress else None
+        bar = (
+            tqdm(total=self.settings.steps, initial=self.step, desc="train")
+            if self.progress
+            else None
+        )
         with bar or contextlib.nullcontext():
             while self.step < self.settings.steps:
                 if end is not None and time.monotonic() > end:

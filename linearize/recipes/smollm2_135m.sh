@@ -20,14 +20,14 @@ generate self_warm 10485760 1.0 1 "${any[@]}"
 generate self_cool 4194304 0.7 2 "${chat[@]}"
 
 # Steps that one H200 does in about 290, 200 and 215 seconds.
-train() {  # GATE STEPS LEARNING_RATE
+train() {  # GATE STEPS LEARNING_RATE WARMUP_STEPS
   liger-linearize train --base "$base" --base-name HuggingFaceTB/SmolLM2-135M-Instruct --gate "$1" \
     --out "$out/$1" --rank 16 --steps "$2" --learning-rate "$3" --batch 32 --micro-batch 32 \
-    --sequence-length 1024 --warmup-steps 60 --data "$out"/self_warm.npy "$out"/self_cool.npy \
+    --sequence-length 1024 --warmup-steps "$4" --data "$out"/self_warm.npy "$out"/self_cool.npy \
     "$text/prose.txt" "$text/manuals.txt"
   liger-linearize eval --base "$base" --adapter "$out/$1" --out "$out/$1/eval" \
     --held-out "$out/held_out.npy" --text "$text"/evaluation/*.txt --recall "$text"/evaluation/*prose.txt
 }
-train gla 1900 3e-3
-train hgrn2 965 4e-3
-train gsa 1208 4e-3
+train gla 1900 3e-3 100
+train hgrn2 965 4e-3 60
+train gsa 1208 4e-3 60

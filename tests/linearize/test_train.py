@@ -1,0 +1,215 @@
+"""Training: it learns, it repeats itself, and nothing that goes wrong costs the last good
+checkpoint.
+"""
+
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+from liger_linearize import train
+from liger_linearize.config import GATES, LigerConfig, LoraConfig
+from liger_linearize.data import Batches
+from liger_linearize.errors import LinearizeError
+from liger_linearize.losses import HeadLoss
+from liger_linearize.settings import TrainSettings
+from liger_linearize.train import Trainer
+
+from conftest import make_model
+
+
+def trainer(sequences, out, gate="gla", every=4, **changes):
+    settings = dict(
+        steps=12, batch=4, micro_batch=2, sequence_length=40, warmup_steps=2, learning_rate=1e-2
+    )
+    arguments = LigerConfig(gate), LoraConfig(4, 8.0), TrainSettings(**settings | changes)
+    return Trainer(make_model(), *arguments, sequences, out, checkpoint_every=every, progress=False)
+
+
+def weights(t):
+    return {n: p.detach().clone() for n, p in t.parameters.items()}
+
+
+@pytest.mark.parametrize("gate", GATES)
+def test_distillation_comes_nearer_to_the_base(sequences, tmp_path, gate):
+    t = trainer(sequences, tmp_path, gate, steps=50, every=100)
+    assert t.run()
+    curve = [h["kl"] for h in t.record.history]
+    assert curve[-1] < 0.75 * curve[0]
+
+
+@pytest.mark.parametrize(
+    "weights_of_losses, key",
+    [
+        ({"kl_weight": 0.0, "ce_weight": 1.0}, "ce"),
+        ({"kl_weight": 0.0, "attention_weight": 1.0}, "attention"),
+    ],
+)
+def test_each_loss_alone_goes_down(sequences, tmp_path, weights_of_losses, key):
+    t = trainer(sequences, tmp_path, steps=25, **weights_of_losses)
+    t.run()
+    assert t.record.history[-1][key] < 0.95 * t.record.history[0][key]
+
+
+def test_micro_batches_add_up_to_the_batch(sequences, tmp_path):
+    a, b = (
+        trainer(sequences, tmp_path / "a", micro_batch=4),
+        trainer(sequences, tmp_path / "b", micro_batch=1),
+    )
+    first, second = a._train_step(), b._train_step()
+    assert first["kl"] == pytest.approx(second["kl"], rel=1e-5)
+    assert a.record.history[0]["gradient_norm"] == pytest.approx(
+        b.record.history[0]["gradient_norm"], rel=1e-4
+    )
+
+
+@pytest.mark.parametrize("killed_at", [1, 4, 7])
+def test_killed_and_resumed_ends_bit_for_bit_the_same(sequences, tmp_path, monkeypatch, killed_at):
+    whole = trainer(sequences, tmp_path / "whole")
+    whole.run()
+
+    class Killed(BaseException):
+        pass
+
+    victim = trainer(sequences, tmp_path / "victim")
+    step = victim._train_step
+
+    def dies():
+        if victim.step == killed_at:
+            raise Killed
+        return step()
+
+    monkeypatch.setattr(victim, "_train_step", dies)
+    with pytest.raises(Killed):
+        victim.run()
+    again = trainer(sequences, tmp_path / "victim")
+    assert again.step == killed_at // 4 * 4
+    again.run()
+    for name, value in weights(whole).items():
+        assert torch.equal(value, weights(again)[name]), name
+    a, b = ((tmp_path / d / "adapter_model.safetensors").read_bytes() for d in ("whole", "victim"))
+    assert a == b
+    kl = lambda t: [h["kl"] for h in t.record.history]
+    assert kl(whole) == kl(again)
+
+
+def test_stop_after_can_be_continued(sequences, tmp_path):
+    assert not trainer(sequences, tmp_path).run(stop_after=0)
+    t = trainer(sequences, tmp_path)
+    assert t.run() and t.step == 12
+
+
+def test_a_checkpoint_of_another_run_is_refused(sequences, tmp_path):
+    trainer(sequences, tmp_path).run()
+    with pytest.raises(LinearizeError, match="another run .its train"):
+        trainer(sequences, tmp_path, learning_rate=1e-3)
+    with pytest.raises(LinearizeError, match="another run .its liger"):
+        trainer(sequences, tmp_path, gate="hgrn2")
+    with pytest.raises(LinearizeError, match="another run .its data"):
+        trainer(sequences + 1 - 1 * (sequences > 200), tmp_path)
+
+
+def test_a_loss_that_is_not_finite_keeps_the_last_good_checkpoint(sequences, tmp_path):
+    t = trainer(sequences, tmp_path)
+    for _ in range(4):
+        t._train_step()
+    t.save()
+    good = (tmp_path / train.CHECKPOINT).read_bytes()
+    next(iter(t.parameters.values())).data[0, 0] = float("nan")
+    with pytest.raises(LinearizeError, match="not finite at step 4.*checkpoint of step 4 is kept"):
+        t.run()
+    assert (tmp_path / train.CHECKPOINT).read_bytes() == good
+    assert trainer(sequences, tmp_path).step == 4
+
+
+def test_a_full_disk_keeps_the_last_good_checkpoint(sequences, tmp_path, monkeypatch):
+    t = trainer(sequences, tmp_path)
+    for _ in range(4):
+        t._train_step()
+    t.save()
+    t._train_step()
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(LinearizeError, match="No space left.*checkpoint of step 4 is kept"):
+        t.save()
+    monkeypatch.undo()
+    assert not list(tmp_path.glob("*.partial"))
+    assert trainer(sequences, tmp_path).step == 4
+
+
+def test_a_damaged_checkpoint_is_refused_by_name(sequences, tmp_path):
+    (tmp_path / train.CHECKPOINT).write_bytes(b"PK\x03\x04 cut off")
+    with pytest.raises(LinearizeError, match="checkpoint.pt: not a readable checkpoint"):
+        trainer(sequences, tmp_path)
+
+
+def test_the_record_tells_the_run(sequences, tmp_path):
+    trainer(sequences, tmp_path).run()
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert record["tokens_trained"] == 12 * 4 * 40 and record["tokens_distinct"] == sequences.size
+    assert record["liger"]["gate"] == "gla" and record["settings"]["learning_rate"] == 1e-2
+    assert [c["step"] for c in record["curve"]] == list(range(1, 13))
+    assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_learning_rate_is_a_warm_cosine():
+    s = TrainSettings(steps=100, warmup_steps=10)
+    assert s.rate(0) == pytest.approx(0.1) and s.rate(9) > 0.97
+    assert s.rate(50) == pytest.approx(0.5) and s.rate(99) < 1e-3
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"batch": 3, "micro_batch": 2}, "multiple"),
+        ({"steps": 0}, "steps"),
+        ({"kl_weight": 0.0}, "nothing to train"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(changes, message):
+    with pytest.raises(LinearizeError, match=message):
+        TrainSettings(**changes)
+
+
+def test_every_epoch_has_every_sequence_once_in_another_order():
+    batches = Batches(np.arange(10)[:, None], 5, seed=1)
+    epochs = [np.concatenate([batches[2 * e], batches[2 * e + 1]])[:, 0] for e in range(3)]
+    assert all(sorted(e) == list(range(10)) for e in epochs)
+    assert not np.array_equal(epochs[0], epochs[1])
+    np.testing.assert_array_equal(Batches(np.arange(10)[:, None], 5, seed=1)[3], batches[3])
+
+
+@pytest.mark.parametrize("kl_weight, ce_weight", [(1.0, 0.0), (0.0, 1.0), (0.7, 0.4)])
+def test_the_fused_loss_and_its_gradient_are_the_plain_ones(monkeypatch, kl_weight, ce_weight):
+    from liger_linearize import losses
+
+    monkeypatch.setattr(losses, "CHUNK", 7)
+    torch.manual_seed(0)
+    student = torch.randn(2, 11, 8, dtype=torch.double, requires_grad=True)
+    teacher, head = (
+        torch.randn(2, 11, 8, dtype=torch.double),
+        torch.randn(30, 8, dtype=torch.double),
+    )
+    ids = torch.randint(0, 30, (2, 11))
+    loss, (kl, ce, same) = HeadLoss(kl_weight, ce_weight)(student, teacher, head, ids)
+    log_p, log_q = ((x @ head.T).log_softmax(-1) for x in (student, teacher))
+    want_kl = (log_q.exp() * (log_q - log_p)).sum() / 22
+    want_ce = (
+        torch.nn.functional.nll_loss(
+            log_p[:, :-1].flatten(0, 1), ids[:, 1:].flatten(), reduction="sum"
+        )
+        / 22
+    )
+    want = kl_weight * want_kl + ce_weight * want_ce
+    torch.testing.assert_close(loss.double(), want, atol=1e-5, rtol=1e-5)
+    assert kl.item() == pytest.approx(want_kl.item(), rel=1e-5)
+    assert same.item() == pytest.approx(
+        float((log_p.argmax(-1) == log_q.argmax(-1)).double().mean())
+    )
+    (got,) = torch.autograd.grad(loss, student, retain_graph=True)
+    (gradient,) = torch.autograd.grad(want, student)
+    torch.testing.assert_close(got, gradient, atol=1e-6, rtol=1e-5)
