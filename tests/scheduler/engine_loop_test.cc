@@ -268,6 +268,7 @@ TEST_F(EngineLoopTest, ManyClientsCancelsAndDeadlines) {
   Start(4);
   std::atomic<int> served{0};
   std::vector<std::thread> clients;
+  clients.reserve(6);
   for (int client = 0; client < 6; ++client) {
     clients.emplace_back([&, client] {
       std::mt19937 random(client);

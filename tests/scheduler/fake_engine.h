@@ -50,7 +50,7 @@ class FakeEngine : public Engine, private StateStorage {
     ++steps_;
     Check(batch);
     if (before_step) {
-      const absl::Status status = before_step(batch);
+      absl::Status status = before_step(batch);
       if (!status.ok()) {
         for (const BatchEntry& entry : batch.entries) history_[entry.slot] = {-7};
         return status;
@@ -98,7 +98,7 @@ class FakeEngine : public Engine, private StateStorage {
   std::function<absl::Status(const Batch&)> before_step;
 
  private:
-  void Violated(std::string what) {
+  void Violated(const std::string& what) {
     if (violation_.empty()) violation_ = absl::StrCat("step ", steps_, ": ", what);
   }
 

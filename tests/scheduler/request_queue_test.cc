@@ -62,6 +62,7 @@ TEST(RequestQueueTest, NeverMoreTicketsThanItsBoundHoweverManyThreadsAsk) {
   std::atomic<int> refused{0};
   std::vector<std::vector<RequestId>> ids(8);
   std::vector<std::thread> threads;
+  threads.reserve(ids.size());
   for (auto& mine : ids) {
     threads.emplace_back([&] {
       for (int i = 0; i < 2000; ++i) {

@@ -111,6 +111,7 @@ TEST(StopMatcherTest, AgreesWithASearchFromScratch) {
 
 TEST(StopMatcherTest, ThousandsOfStrings) {
   std::vector<std::string> stops;
+  stops.reserve(5000);
   for (int i = 0; i < 5000; ++i) stops.push_back("stop" + std::to_string(i) + ".");
   const StopMatcher matcher(stops);
   StopMatcher::Cursor cursor = 0;
