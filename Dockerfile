@@ -10,7 +10,8 @@ WORKDIR /src
 COPY scripts/install_deps.sh scripts/
 RUN scripts/install_deps.sh
 COPY . .
-RUN cmake --preset release -DLIGER_BUILD_TESTS=OFF -DLIGER_BUILD_BENCH=OFF \
+RUN --mount=type=cache,target=/root/.cache/ccache \
+    cmake --preset release -DLIGER_BUILD_TESTS=OFF -DLIGER_BUILD_BENCH=OFF \
     && cmake --build build/release --target liger-server liger-client liger-bench \
     && cmake --install build/release --strip --prefix /opt/liger
 
