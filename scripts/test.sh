@@ -8,8 +8,9 @@ usage() {
 Usage: scripts/test.sh [--fast]
 
   (no option)  everything: C++ and Python tests of the release build, the tests again under
-               AddressSanitizer with UndefinedBehaviorSanitizer and under ThreadSanitizer, and every
-               fuzz target for FUZZ_SECONDS (default 10) each
+               AddressSanitizer with UndefinedBehaviorSanitizer and under ThreadSanitizer, the tests of
+               linearize/ (with PyTorch, some gigabytes), and every fuzz target for
+               FUZZ_SECONDS (default 10) each
   --fast       the release build's C++ and Python tests alone
 
 Reports in JUnit's format are left in build/test-results/.
@@ -70,19 +71,21 @@ run_ctest() {
     --output-junit "$results/$1-cpp.xml"
 }
 
+# run_pytest VENV REPORT ARGUMENTS...
 run_pytest() {
-  local report=$1
-  shift
-  .venv/bin/python -m pytest -q --durations=5 --junitxml="$results/$report.xml" "$@"
+  local venv=$1 report=$2
+  shift 2
+  "$venv/bin/python" -m pytest -q --durations=5 --junitxml="$results/$report.xml" "$@"
 }
 
+# make_venv VENV REQUIREMENTS: made once, and anew when the requirements change.
 make_venv() {
   local wanted
-  wanted=$(sha256sum tests/requirements.txt)
-  [ "$(cat .venv/requirements.sha256 2>/dev/null)" = "$wanted" ] && return 0
-  python3 -m venv --clear .venv &&
-    .venv/bin/pip install -q --disable-pip-version-check -r tests/requirements.txt &&
-    echo "$wanted" >.venv/requirements.sha256
+  wanted=$(sha256sum "$2")
+  [ "$(cat "$1/requirements.sha256" 2>/dev/null)" = "$wanted" ] && return 0
+  python3 -m venv --clear "$1" &&
+    "$1/bin/pip" install -q --disable-pip-version-check -r "$2" &&
+    echo "$wanted" >"$1/requirements.sha256"
 }
 
 # Each target is one test: it passes if nothing crashed, hung or leaked in its time.
@@ -113,23 +116,26 @@ finish() {
 
 mkdir -p "$results"
 stage "packages" scripts/install_deps.sh --test || finish
-stage "Python packages" make_venv || finish
+stage "Python packages" make_venv .venv tests/requirements.txt || finish
 stage "model" scripts/fetch_model.sh || finish
 
 if stage "build release" build release -DLIGER_BUILD_TESTS=ON -DLIGER_BUILD_BENCH=ON; then
   tests release-cpp run_ctest release
-  tests release-python run_pytest release-python tests
+  tests release-python run_pytest .venv release-python tests --ignore=tests/linearize
 fi
 
 if [ -z "$fast" ]; then
   if stage "build asan-ubsan" build asan-ubsan; then
     tests asan-ubsan-cpp run_ctest asan-ubsan
-    if [ -d tests/server ]; then
-      LIGER_BIN_DIR=build/asan-ubsan/bin tests asan-ubsan-server \
-        run_pytest asan-ubsan-server tests/server
-    fi
+    LIGER_BIN_DIR=$PWD/build/asan-ubsan/bin tests asan-ubsan-server \
+      run_pytest .venv asan-ubsan-server tests/server
   fi
   if stage "build tsan" build tsan; then tests tsan-cpp run_ctest tsan; fi
+  # PyTorch is large, so that nothing but these tests has to have it.
+  if [ -d tests/linearize ] && stage "Python packages of linearize" \
+    make_venv .venv-linearize tests/linearize/requirements.txt; then
+    tests linearize run_pytest .venv-linearize linearize tests/linearize
+  fi
   if stage "build fuzz" build fuzz; then run_fuzzers; fi
 fi
 finish
