@@ -44,6 +44,7 @@ inline uint16_t ToBf16(float x) {
 //   Set1, Load (of float or bf16), Store, Add, Sub, Mul, Div
 //   Max(a, b) = a > b ? a : b and Min(a, b) = a < b ? a : b: of a NaN and b, b
 //   Fma(a, b, c) = a b + c and NegFma(a, b, c) = c - a b, rounded once
+//   ZeroBelow(a, x, bound) = x < bound ? 0 : a
 //   Pow2(m) = 2^n for m = n + kRoundMagic, n an integer of [-126, 127]
 //   ReduceAdd, ReduceMax, Transpose16 (of 16 x 16 floats, strides in floats), Prefetch
 #if defined(LIGER_ISA_AVX512)

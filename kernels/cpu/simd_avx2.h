@@ -41,6 +41,11 @@ inline Vec16 Fma(Vec16 a, Vec16 b, Vec16 c) {
 inline Vec16 NegFma(Vec16 a, Vec16 b, Vec16 c) {
   return {_mm256_fnmadd_ps(a.lo, b.lo, c.lo), _mm256_fnmadd_ps(a.hi, b.hi, c.hi)};
 }
+inline Vec16 ZeroBelow(Vec16 a, Vec16 x, float bound) {
+  const __m256 least = _mm256_set1_ps(bound);
+  return {_mm256_and_ps(_mm256_cmp_ps(x.lo, least, _CMP_NLT_UQ), a.lo),
+          _mm256_and_ps(_mm256_cmp_ps(x.hi, least, _CMP_NLT_UQ), a.hi)};
+}
 inline Vec16 Pow2(Vec16 magic) {
   const auto pow2 = [](__m256 x) {
     const __m256i shifted = _mm256_slli_epi32(_mm256_castps_si256(x), 23);

@@ -19,6 +19,9 @@ inline Vec16 Max(Vec16 a, Vec16 b) { return {_mm512_max_ps(a.v, b.v)}; }
 inline Vec16 Min(Vec16 a, Vec16 b) { return {_mm512_min_ps(a.v, b.v)}; }
 inline Vec16 Fma(Vec16 a, Vec16 b, Vec16 c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
 inline Vec16 NegFma(Vec16 a, Vec16 b, Vec16 c) { return {_mm512_fnmadd_ps(a.v, b.v, c.v)}; }
+inline Vec16 ZeroBelow(Vec16 a, Vec16 x, float bound) {
+  return {_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x.v, _mm512_set1_ps(bound), _CMP_NLT_UQ), a.v)};
+}
 inline Vec16 Pow2(Vec16 magic) {
   const __m512i shifted = _mm512_slli_epi32(_mm512_castps_si512(magic.v), 23);
   return {_mm512_castsi512_ps(_mm512_add_epi32(shifted, _mm512_set1_epi32(kOneBits)))};

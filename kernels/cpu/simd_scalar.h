@@ -48,6 +48,9 @@ inline Vec16 Fma(const Vec16& a, const Vec16& b, const Vec16& c) {
 inline Vec16 NegFma(const Vec16& a, const Vec16& b, const Vec16& c) {
   return PerLane([&](int i) { return __builtin_fmaf(-a.lane[i], b.lane[i], c.lane[i]); });
 }
+inline Vec16 ZeroBelow(const Vec16& a, const Vec16& x, float bound) {
+  return PerLane([&](int i) { return x.lane[i] < bound ? 0.0f : a.lane[i]; });
+}
 inline Vec16 Pow2(const Vec16& magic) {
   return PerLane([&](int i) {
     return __builtin_bit_cast(float,

@@ -76,13 +76,13 @@ double LargestError(ArrayFunction function, const std::function<double(double)>&
 TEST(SimdMathTest, ErrorsAreWithinTheirBounds) {
   const SimdFunctions& f = Functions(BestIsa());
   const auto exp = [](double x) { return std::exp(x); };
-  EXPECT_LE(LargestError(f.exp, exp, Between(-110, 88.7f)), 1.0);
+  EXPECT_LE(LargestError(f.exp, exp, Between(-86.9f, 88.7f)), 1.0);
   const auto one_minus_exp = [](double x) { return -std::expm1(x); };
   EXPECT_LE(LargestError(f.one_minus_exp, one_minus_exp, Between(-1000, -1e-30f)), 1.5);
   const auto log_sigmoid = [](double x) {
     return std::min(x, 0.0) - std::log1p(std::exp(-std::abs(x)));
   };
-  EXPECT_LE(LargestError(f.log_sigmoid, log_sigmoid, Between(-9999, 100)), 2.0);
+  EXPECT_LE(LargestError(f.log_sigmoid, log_sigmoid, Between(-9999, 86.9f)), 2.0);
   const auto one_minus_sigmoid = [](double x) { return 1 / (1 + std::exp(x)); };
   EXPECT_LE(LargestError(f.one_minus_sigmoid, one_minus_sigmoid, Between(-200, 87)), 3.0);
 }
@@ -90,12 +90,12 @@ TEST(SimdMathTest, ErrorsAreWithinTheirBounds) {
 TEST(SimdMathTest, ExtremesHaveLimits) {
   const float nan = std::numeric_limits<float>::quiet_NaN();
   const float max = std::numeric_limits<float>::max();
-  const std::vector<float> x = {-kInfinity, -max, -1e10f, -200, -104, 0,         -0.0f, 88.72f,
-                                89,         200,  1e10f,  max,  nan,  kInfinity, -1e4f, 1e-45f};
+  const std::vector<float> x = {-kInfinity, -max, -1e10f, -200, -87, 0,         -0.0f, 88.72f,
+                                89,         200,  1e10f,  max,  nan, kInfinity, -1e4f, 1e-45f};
   std::vector<float> out(16);
   for (Isa isa : RunnableIsas()) {
     Functions(isa).exp(x.data(), 16, out.data());
-    EXPECT_THAT(std::vector(out.begin(), out.begin() + 4), testing::Each(0.0f));
+    EXPECT_THAT(std::vector(out.begin(), out.begin() + 5), testing::Each(0.0f));
     EXPECT_EQ(out[5], 1.0f);
     EXPECT_EQ(out[6], 1.0f);
     EXPECT_LT(out[7], kInfinity);
