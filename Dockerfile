@@ -1,4 +1,4 @@
-# liger-server, liger-client and liger-bench in a small image without weights or compiler.
+# liger-server and liger-client in a small image without weights or compiler.
 #   scripts/build_image.sh        builds it and queries the server in it
 #   docker run --read-only -p 50051:50051 -v "$PWD/build/models:/models:ro" \
 #     liger-serve:cpu --model=/models/SmolLM2-135M-Instruct.Q4_1.gguf \
@@ -12,8 +12,9 @@ RUN scripts/install_deps.sh
 COPY . .
 RUN --mount=type=cache,target=/root/.cache/ccache \
     cmake --preset release -DLIGER_BUILD_TESTS=OFF -DLIGER_BUILD_BENCH=OFF \
-    && cmake --build build/release --target liger-server liger-client liger-bench \
-    && cmake --install build/release --strip --prefix /opt/liger
+    && cmake --build build/release --target liger-server liger-client \
+    && install -D --strip --target-directory=/opt/liger/bin \
+         build/release/bin/liger-server build/release/bin/liger-client
 
 FROM debian:bookworm-slim AS cpu
 LABEL org.opencontainers.image.title="liger-serve" \
@@ -23,7 +24,8 @@ RUN --mount=type=bind,source=scripts/install_deps.sh,target=/tmp/install_deps.sh
     /tmp/install_deps.sh --runtime \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/*
 COPY --from=build /opt/liger/bin/ /usr/local/bin/
-COPY models/ /usr/share/liger/adapters/
+COPY models/smollm2-135m-instruct-liger-gla/ \
+     /usr/share/liger/adapters/smollm2-135m-instruct-liger-gla/
 # A container is reached from outside itself, unlike a server started by hand.
 ENV LIGER_LISTEN=0.0.0.0:50051 \
     LIGER_HEALTH_LISTEN=0.0.0.0:50052 \

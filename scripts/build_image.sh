@@ -98,10 +98,12 @@ with_buildah() {
     mount --bind build/models "$root/models"
     mount -t proc proc "$root/proc"
     mount -o remount,bind,ro "$root"
-    inside() { chroot --userspec=10001:10001 "$root" env -i PATH=/usr/local/bin:/usr/bin:/bin "$@"; }
+    as_user=(chroot --userspec=10001:10001 "$root" env -i PATH=/usr/local/bin:/usr/bin:/bin)
+    inside() { "${as_user[@]}" "$@"; }
     ! inside touch /tmp/written 2>/dev/null || { echo "the root can be written to" >&2; exit 1; }
     ! inside sh -c "command -v gcc g++ c++ cc clang" || { echo "a compiler is in it" >&2; exit 1; }
-    inside liger-server --model="/models/$model" --adapter="$adapter" --listen=127.0.0.1:50951 \
+    # Not through the function: $! is to be the server itself.
+    "${as_user[@]}" liger-server --model="/models/$model" --adapter="$adapter" --listen=127.0.0.1:50951 \
       --health-listen=127.0.0.1:50952 --metrics-listen=127.0.0.1:50953 &
     for _ in $(seq 60); do
       inside liger-client --server=127.0.0.1:50951 info 2>/dev/null && break

@@ -19,7 +19,6 @@ HELP
 runtime_packages=(
   ca-certificates
   libabsl20220623
-  libcurl4
   libgrpc++1.51
   libpcre2-8-0
   libprometheus-cpp-core1.0
