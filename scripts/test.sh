@@ -132,7 +132,7 @@ if [ -z "$fast" ]; then
   fi
   if stage "build tsan" build tsan; then tests tsan-cpp run_ctest tsan; fi
   # PyTorch is large, so that nothing but these tests has to have it.
-  if [ -d tests/linearize ] && stage "Python packages of linearize" \
+  if stage "Python packages of linearize" \
     make_venv .venv-linearize tests/linearize/requirements.txt; then
     tests linearize run_pytest .venv-linearize linearize tests/linearize
   fi
