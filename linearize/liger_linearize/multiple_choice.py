@@ -69,7 +69,7 @@ def _scores(model: Decoder, liger: LigerConfig | None, rows: list[tuple[list[int
 def accuracy(
     model: Decoder, liger: LigerConfig | None, encode, path: Path, limit: int = 500
 ) -> dict:
-    """The mean target score of the most likely choice, what chance gives, and its standard error."""
+    """Mean target score of the most likely choice, what chance gives, and the standard error."""
     task = load_task(path, limit)
     rows = []
     for prompt, choices, _ in task:

@@ -23,10 +23,6 @@ inline std::string RealModelPath() {
   return std::filesystem::exists(model) ? model : "";
 }
 
-inline std::string RealAdapterPath() {
-  return LIGER_SOURCE_DIR "/models/smollm2-135m-instruct-liger-gla";
-}
-
 // A small random model: every odd corner of a shape, in milliseconds.
 inline std::unique_ptr<Checkpoint> TinyModel(const std::string& gate, int head_dim = 16,
                                              int window = 64) {

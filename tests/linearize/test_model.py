@@ -11,6 +11,8 @@ import torch
 from liger_linearize.base import load_base
 from liger_linearize.config import LigerConfig
 from liger_linearize.errors import LinearizeError
+from liger_linearize.tokenizer import encode, load_tokenizer
+from tokenizers import pre_tokenizers
 from transformers import AutoModelForCausalLM
 
 from conftest import make_model, write_folder
@@ -136,3 +138,21 @@ def test_damaged_files_are_refused_by_name(tmp_path):
         load_base(tmp_path / "b.gguf")
     with pytest.raises(LinearizeError, match="config.json"):
         load_base(tmp_path / "none")
+
+
+def test_gguf_tokenizer_splits_digits_and_keeps_control_tokens_whole(tmp_path):
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokens = ["<|im_start|>", *alphabet, "12", "he", "Ġh"]
+    w = gguf.GGUFWriter(tmp_path / "t.gguf", "llama")
+    w.add_tokenizer_model("gpt2")
+    w.add_tokenizer_pre("smollm")
+    w.add_token_list(tokens)
+    w.add_token_types([3] + [1] * (len(tokens) - 1))
+    w.add_token_merges(["1 2", "h e", "Ġ h"])
+    w.write_header_to_file()
+    w.write_kv_data_to_file()
+    w.close()
+    tokenizer = load_tokenizer(tmp_path / "t.gguf")
+    pieces = [tokens[i] for i in encode(tokenizer, "<|im_start|>he 12 h")]
+    assert pieces == ["<|im_start|>", "he", "Ġ", "1", "2", "Ġh"]
+    assert tokenizer.decode(encode(tokenizer, "naïve 12"), skip_special_tokens=False) == "naïve 12"
