@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -32,6 +33,8 @@ def main(argv: list[str] | None = None) -> int:
         message = str(e)
     except OSError as e:
         message = f"{e.filename or 'output'}: {e.strerror or e}"
+    except KeyboardInterrupt:
+        message = "interrupted; train goes on from its last checkpoint"
     except torch.OutOfMemoryError as e:
         message = f"the GPU's memory is full; lower --micro-batch or the length ({e})"
     print(f"liger-linearize: {message}", file=sys.stderr)
@@ -163,6 +166,8 @@ def _generate(a) -> int:
 
 def _train(a) -> int:
     cuda = a.device.startswith("cuda")
+    if a.kernels == "fla" and not (cuda and importlib.util.find_spec("fla")):
+        raise LinearizeError("--kernels fla needs a GPU and the package flash-linear-attention")
     liger = LigerConfig(a.gate, a.window)
     lora = LoraConfig(a.rank, a.alpha or 2.0 * a.rank, tuple(a.targets.split(",")))
     settings = TrainSettings(

@@ -54,9 +54,13 @@ def save_tokens(path: Path, ids: np.ndarray, vocab_size: int) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    with open(partial, "wb") as f:
-        np.save(f, ids.astype(token_dtype(vocab_size)))
-    os.replace(partial, path)
+    try:
+        with open(partial, "wb") as f:
+            np.save(f, ids.astype(token_dtype(vocab_size)))
+        os.replace(partial, path)
+    except OSError as e:
+        partial.unlink(missing_ok=True)
+        raise LinearizeError(f"{path}: cannot save: {e.strerror or e}") from e
 
 
 def pack(sources: list[np.ndarray], length: int) -> np.ndarray:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import os
 import time
@@ -138,6 +139,7 @@ class Trainer:
         (loss * weight).backward()
         return torch.stack([loss.detach(), *sums, attention.detach()]) * weight
 
+    @functools.cached_property
     def _identity(self) -> dict:
         """What must be equal for a checkpoint to be of this run."""
         data = hashlib.sha256(np.ascontiguousarray(self.batches.sequences)).hexdigest()
@@ -150,7 +152,7 @@ class Trainer:
         if self.saved_step == self.step:
             return
         state = {
-            "identity": self._identity(),
+            "identity": self._identity,
             "step": self.step,
             "parameters": {n: p.detach().cpu() for n, p in self.parameters.items()},
             "optimizer": self.optimizer.state_dict(),
@@ -181,7 +183,7 @@ class Trainer:
             state = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as e:  # a damaged file raises one of many
             raise LinearizeError(f"{path}: not a readable checkpoint: {e}") from e
-        mine = self._identity()
+        mine = self._identity
         for part, value in mine.items():
             if state["identity"].get(part) != value:
                 raise LinearizeError(

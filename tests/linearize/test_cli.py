@@ -131,6 +131,7 @@ def test_dry_run_needs_no_weights(base_folder, tmp_path, capsys):
         (["--targets", "q_proj,x_proj"], "x_proj"),
         (["--data", "/no/such.txt"], "/no/such.txt: No such file"),
         (["--data"], None),
+        (["--kernels", "fla"], "flash-linear-attention"),
         (["--sequence-length", "100000"], "not one sequence of 100000"),
         (["--base", "/no/base"], "/no/base/config.json"),
     ],
