@@ -32,6 +32,11 @@ void BackgroundWorker::Post(std::function<void()> task) {
   posted_.notify_one();
 }
 
+size_t BackgroundWorker::waiting() const {
+  std::lock_guard lock(mutex_);
+  return tasks_.size();
+}
+
 void BackgroundWorker::Run() {
   // Linux keeps a nice value for each thread.
   setpriority(PRIO_PROCESS, static_cast<id_t>(syscall(SYS_gettid)), kNice);

@@ -20,11 +20,13 @@ class BackgroundWorker {
   ~BackgroundWorker();
 
   void Post(std::function<void()> task);
+  // Tasks that have not begun.
+  size_t waiting() const;
 
  private:
   void Run();
 
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::condition_variable posted_;
   std::deque<std::function<void()>> tasks_;  // guarded by mutex_
   bool stopping_ = false;                    // guarded by mutex_

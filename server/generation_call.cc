@@ -43,7 +43,9 @@ GenerationCall::GenerationCall(const CallEnvironment& environment, absl::string_
 GenerationCall::~GenerationCall() { LogEnd(); }
 
 void GenerationCall::Start() {
-  environment_.registry->Add(shared_from_this());
+  const absl::Status added = environment_.registry->Add(
+      shared_from_this(), static_cast<int64_t>(message_->ByteSizeLong()));
+  if (!added.ok()) return EndCall(added, {});
   absl::StatusOr<Request> request = ReadParameters(*message_, environment_.limits);
   if (!request.ok()) return EndCall(request.status(), {});
   // Before the work that grows with the prompt.
@@ -134,6 +136,7 @@ void GenerationCall::OnDelta(OutputDelta& delta) {
 
 void GenerationCall::OnFinished(const OutputFinished& finished) {
   std::lock_guard lock(mutex_);
+  queue_time_ = finished.timings.queue;
   if (!client_gone_) Deliver(finished);
 }
 
@@ -173,18 +176,29 @@ void GenerationCall::LogEnd() const {
        {"prompt_tokens", usage_.prompt_tokens},
        {"completion_tokens", usage_.completion_tokens},
        {"cached_tokens", usage_.cached_tokens},
+       {"queue_ms", Milliseconds(queue_time_)},
        {"ttft_ms", first_token_.has_value() ? Milliseconds(*first_token_ - arrival_) : 0.0},
        {"total_ms", Milliseconds(end - arrival_)}});
 }
 
-void CallRegistry::Add(const std::shared_ptr<GenerationCall>& call) {
+absl::Status CallRegistry::Add(const std::shared_ptr<GenerationCall>& call, int64_t message_bytes) {
   std::lock_guard lock(mutex_);
-  calls_.emplace(call.get(), call);
+  if (message_bytes_ + message_bytes > max_message_bytes_) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("requests of ", message_bytes_, " bytes are being served; this one's ",
+                     message_bytes, " would be over the limit of ", max_message_bytes_));
+  }
+  message_bytes_ += message_bytes;
+  calls_.emplace(call.get(), Entry{call, message_bytes});
+  return absl::OkStatus();
 }
 
 void CallRegistry::Remove(GenerationCall* call) {
   std::lock_guard lock(mutex_);
-  calls_.erase(call);
+  const auto found = calls_.find(call);
+  if (found == calls_.end()) return;
+  message_bytes_ -= found->second.message_bytes;
+  calls_.erase(found);
 }
 
 size_t CallRegistry::size() const {
@@ -197,8 +211,8 @@ void CallRegistry::CutOffStalled(SteadyTime since) {
   {
     std::lock_guard lock(mutex_);
     calls.reserve(calls_.size());
-    for (const auto& [pointer, call] : calls_) {
-      if (auto alive = call.lock()) calls.push_back(std::move(alive));
+    for (const auto& [pointer, entry] : calls_) {
+      if (auto alive = entry.call.lock()) calls.push_back(std::move(alive));
     }
   }
   for (const auto& call : calls) call->CutOffIfStalled(since);

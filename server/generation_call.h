@@ -107,6 +107,7 @@ class GenerationCall : public ResponseSink, public std::enable_shared_from_this<
   // Guarded by mutex_.
   std::vector<SteadyTime> last_token_;  // by output: when its last tokens came; zero before
   std::optional<SteadyTime> first_token_;
+  SteadyDuration queue_time_{};
   std::optional<RequestId> submitted_;
   bool client_gone_ = false;
   bool call_done_ = false;
@@ -118,15 +119,29 @@ class GenerationCall : public ResponseSink, public std::enable_shared_from_this<
 // The calls that gRPC has not finished. Thread-safe.
 class CallRegistry {
  public:
-  void Add(const std::shared_ptr<GenerationCall>& call);
+  // `max_message_bytes` bounds the messages of all calls together: gRPC keeps each until its call
+  // is done, waiting ones too.
+  explicit CallRegistry(int64_t max_message_bytes = int64_t{1} << 29)
+      : max_message_bytes_(max_message_bytes) {}
+
+  // RESOURCE_EXHAUSTED where the messages would then be over that bound.
+  absl::Status Add(const std::shared_ptr<GenerationCall>& call, int64_t message_bytes);
+  // Does nothing for a call that was not added.
   void Remove(GenerationCall* call);
   // Cuts off the clients that have read nothing since before `since`.
   void CutOffStalled(SteadyTime since);
   size_t size() const;
 
  private:
+  struct Entry {
+    std::weak_ptr<GenerationCall> call;
+    int64_t message_bytes;
+  };
+
+  const int64_t max_message_bytes_;
   mutable std::mutex mutex_;
-  std::unordered_map<GenerationCall*, std::weak_ptr<GenerationCall>> calls_;  // guarded by mutex_
+  std::unordered_map<GenerationCall*, Entry> calls_;  // guarded by mutex_
+  int64_t message_bytes_ = 0;                         // guarded by mutex_
 };
 
 }  // namespace liger

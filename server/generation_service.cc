@@ -4,6 +4,7 @@
 #include <optional>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "server/response_builder.h"
 #include "server/rpc_status.h"
 
@@ -143,6 +144,8 @@ void UnaryCall::End(const grpc::Status& status, const Usage& usage) {
   reactor_->Finish(status);
 }
 
+constexpr size_t kMaxWaitingTexts = 256;
+
 }  // namespace
 
 grpc::ServerWriteReactor<v1::GenerateResponse>* GenerationService::Generate(
@@ -177,8 +180,13 @@ grpc::ServerUnaryReactor* GenerationService::Tokenize(grpc::CallbackServerContex
   };
   if (TokenizeTextBytes(*message) <= kShortTextBytes) {
     work();
-  } else {
+  } else if (environment_.worker->waiting() < kMaxWaitingTexts) {
     environment_.worker->Post(std::move(work));
+  } else {
+    const absl::Status busy = absl::ResourceExhaustedError(
+        absl::StrCat(kMaxWaitingTexts, " long texts wait to be tokenized"));
+    environment_.metrics->OnCall("Generation/Tokenize", busy.code());
+    reactor->Finish(ToGrpcStatus(busy));
   }
   return reactor;
 }

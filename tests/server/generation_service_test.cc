@@ -31,6 +31,7 @@ using ::testing::HasSubstr;
 
 constexpr int kSlots = 4;
 constexpr int kQueue = 8;
+constexpr int64_t kMessageBytes = 10 << 20;
 
 // Holds the engine's steps back while closed.
 class Gate {
@@ -87,7 +88,7 @@ class GenerationServiceTest : public testing::Test {
                     .registry = &registry_,
                     .limits = {.vocab_size = 258,
                                .max_outputs = kSlots,
-                               .max_prompt_tokens = 1 << 20,
+                               .max_prompt_tokens = 1 << 23,
                                .max_output_tokens = 1 << 20,
                                .default_max_tokens = 16,
                                .longest_token = 12}};
@@ -142,7 +143,7 @@ class GenerationServiceTest : public testing::Test {
   FakeEngine engine_;
   ByteTokenizer tokenizer_;
   Metrics metrics_;
-  CallRegistry registry_;
+  CallRegistry registry_{kMessageBytes};
   CallEnvironment environment_;
   std::unique_ptr<EngineLoop> loop_;
   BackgroundWorker worker_;
@@ -220,6 +221,24 @@ TEST_F(GenerationServiceTest, AFullQueueSaysWhenToRetry) {
   }
   EXPECT_GE(answered, kQueue);
   EXPECT_TRUE(Eventually([this] { return Idle(); }));
+}
+
+TEST_F(GenerationServiceTest, WaitingMessagesAreBoundedInBytes) {
+  gate_.Close();
+  grpc::ClientContext first;
+  auto reader = stub_->Generate(&first, Message(std::string(6 << 20, 'p')));
+  ASSERT_TRUE(Eventually([this] { return gate_.waiting(); }));
+  grpc::ClientContext second;
+  v1::CompleteResponse response;
+  const grpc::Status status =
+      stub_->Complete(&second, Message(std::string(6 << 20, 'p')), &response);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_THAT(status.error_message(), HasSubstr(std::to_string(kMessageBytes)));
+  first.TryCancel();
+  gate_.Open();
+  ASSERT_TRUE(Eventually([this] { return Idle() && registry_.size() == 0; }));
+  grpc::ClientContext third;
+  EXPECT_TRUE(stub_->Complete(&third, Message("short"), &response).ok());
 }
 
 TEST_F(GenerationServiceTest, DeadlinePassesInTheQueue) {
