@@ -18,8 +18,10 @@ template <typename Message>
 std::optional<Message> FindDetail(const absl::Status& status) {
   const auto payload =
       status.GetPayload(absl::StrCat(kTypePrefix, Message::descriptor()->full_name()));
+  if (!payload) return std::nullopt;
+  const std::string bytes(*payload);
   Message message;
-  if (!payload || !message.ParseFromString(std::string(*payload))) return std::nullopt;
+  if (!message.ParseFromString(bytes)) return std::nullopt;
   return message;
 }
 

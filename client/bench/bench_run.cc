@@ -156,6 +156,7 @@ absl::StatusOr<RunResult> RunBench(const BenchConfig& config, const RunControl& 
   std::optional<MetricsScraper> scraper;
   if (!config.metrics_url.empty()) scraper.emplace(config.metrics_url, now);
   std::vector<std::thread> threads;
+  threads.reserve(config.threads);
   std::atomic<int> running{config.threads};
   for (const auto& load : loads) {
     threads.emplace_back([load = load.get(), &running] {

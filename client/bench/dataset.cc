@@ -29,7 +29,7 @@ absl::StatusOr<std::optional<int>> TokenCount(const json& object, const char* na
 }
 
 absl::Status ParseMessages(const json& messages, Workload::Entry* entry) {
-  const absl::Status error = absl::InvalidArgumentError(
+  absl::Status error = absl::InvalidArgumentError(
       "\"messages\" is not an array of {\"role\": text, \"content\": text} that ends with a "
       "user's");
   if (!messages.is_array() || messages.empty()) return error;
@@ -83,7 +83,7 @@ absl::StatusOr<Dataset> ParseJsonl(std::istream& stream) {
     if (!entry.ok()) return LineError(line, entry.status().message());
 
     const bool has_timestamp = object.contains("timestamp");
-    if (dataset.entries.size() > 0 && has_timestamp != !dataset.timestamps.empty()) {
+    if (!dataset.entries.empty() && has_timestamp != !dataset.timestamps.empty()) {
       return LineError(line, "\"timestamp\" must be on every line or on none");
     }
     if (has_timestamp) {

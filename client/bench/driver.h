@@ -73,8 +73,8 @@ std::unique_ptr<Driver> CreateGrpcDriver(const BenchConfig& config, int connecti
                                          StreamSink* sink);
 std::unique_ptr<Driver> CreateHttpDriver(const BenchConfig& config, StreamSink* sink);
 
-// Asks the server for its model before any load; what it says is added to `info`. UNAVAILABLE when
-// there is no server.
+// Asks the server for its model before any load; what it says becomes `info`. UNAVAILABLE when
+// there is no server, or it is not ready.
 absl::Status CheckGrpcServer(const BenchConfig& config, nlohmann::json* info);
 absl::Status CheckHttpServer(const BenchConfig& config, nlohmann::json* info);
 

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "client/bench/driver.h"
 #include "client/client.h"
 #include "client/status.h"
@@ -78,7 +79,7 @@ class GrpcDriver : public Driver {
   ~GrpcDriver() override {
     for (auto& [number, stream] : streams_) stream->context.TryCancel();
     sink_ = nullptr;
-    while (!streams_.empty()) Poll(Clock::now() + std::chrono::seconds(1));
+    while (!streams_.empty()) GrpcDriver::Poll(Clock::now() + std::chrono::seconds(1));
     queue_.Shutdown();
     void* tag = nullptr;
     bool ok = false;
@@ -166,7 +167,7 @@ class GrpcDriver : public Driver {
   void End(Stream* stream) {
     const absl::Status status = FromGrpcStatus(stream->status);
     stream->end.code = absl::StatusCodeToString(status.code());
-    stream->end.message = std::string(status.message());
+    stream->end.message = absl::StrCat(status.message());
     stream->end.unreachable = absl::IsUnavailable(status);
     const auto node = streams_.extract(stream->number);
     if (sink_ != nullptr) sink_->OnEnd(stream->number, Clock::now(), stream->end);

@@ -4,6 +4,7 @@
 
 #include <memory>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 
 namespace liger::bench {
@@ -32,7 +33,13 @@ absl::StatusOr<std::string> HttpGet(const std::string& url, double timeout) {
   if (result != CURLE_OK) {
     return absl::UnavailableError(absl::StrCat(url, ": ", curl_easy_strerror(result)));
   }
-  return body;
+  long status = 0;  // NOLINT(google-runtime-int): curl's type
+  curl_easy_getinfo(handle.get(), CURLINFO_RESPONSE_CODE, &status);
+  if (status == 200) return body;
+  constexpr size_t kShown = 300;
+  const std::string message =
+      absl::StrCat(url, ": HTTP ", status, " ", absl::Utf8SafeCHexEscape(body.substr(0, kShown)));
+  return status >= 500 ? absl::UnavailableError(message) : absl::FailedPreconditionError(message);
 }
 
 }  // namespace liger::bench

@@ -9,8 +9,8 @@
 
 namespace liger::bench {
 
-// The body of an answer, of any HTTP status; at most 16 MiB. UNAVAILABLE where there is none within
-// `timeout` seconds. Blocks; thread-safe.
+// The body of a 200 answer; at most 16 MiB. UNAVAILABLE where there is no answer within `timeout`
+// seconds or its status is 500 or above, FAILED_PRECONDITION for any other. Blocks; thread-safe.
 absl::StatusOr<std::string> HttpGet(const std::string& url, double timeout);
 
 }  // namespace liger::bench

@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <cstdio>
+#include <exception>
 #include <functional>
 #include <iostream>
 #include <string>
@@ -52,7 +53,7 @@ struct Options {
 using Action = std::function<int(Options)>;
 
 int Fail(const absl::Status& status) {
-  std::fprintf(stderr, "error: %s\n", std::string(status.message()).c_str());
+  absl::FPrintF(stderr, "error: %s\n", status.message());
   return absl::IsUnavailable(status) ? kServerLost : kUsage;
 }
 
@@ -75,7 +76,7 @@ int WriteOutputs(const Options& options, const json& document) {
       std::fprintf(stderr, "wrote %s\n", file.c_str());
     } else {
       code = kNotWritten;
-      std::fprintf(stderr, "error: %s\n", std::string(status.message()).c_str());
+      absl::FPrintF(stderr, "error: %s\n", status.message());
     }
   };
   write(options.json_file, [&document] {
@@ -257,4 +258,11 @@ int Main(int argc, char** argv) {
 }  // namespace
 }  // namespace liger::bench
 
-int main(int argc, char** argv) { return liger::bench::Main(argc, argv); }
+int main(int argc, char** argv) {
+  try {
+    return liger::bench::Main(argc, argv);
+  } catch (const std::exception& error) {  // out of memory, out of threads
+    std::fprintf(stderr, "error: %s\n", error.what());
+    return 1;
+  }
+}

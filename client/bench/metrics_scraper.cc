@@ -8,6 +8,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "client/bench/http_get.h"
 
@@ -23,13 +24,13 @@ std::map<std::string, double> ParsePrometheusText(absl::string_view text) {
         line.find('{') == absl::string_view::npos ? absl::string_view::npos : line.rfind('}');
     const size_t name_end = labels_end == absl::string_view::npos ? line.find(' ') : labels_end + 1;
     if (name_end == absl::string_view::npos || name_end >= line.size()) continue;
-    const absl::string_view name = line.substr(0, name_end);
+    const std::string name(line.substr(0, name_end));
     const std::vector<absl::string_view> rest =
         absl::StrSplit(line.substr(name_end), ' ', absl::SkipEmpty());
     double value = 0;
     if (rest.empty() || !absl::SimpleAtod(rest[0], &value)) continue;
-    const absl::string_view metric = name.substr(0, name.find('{'));
-    if (!absl::EndsWith(metric, "_bucket")) samples[std::string(name)] = value;
+    const std::string metric = name.substr(0, name.find('{'));
+    if (!absl::EndsWith(metric, "_bucket")) samples[name] = value;
   }
   return samples;
 }
@@ -65,7 +66,7 @@ void MetricsScraper::Scrape() {
   const double time = now_();
   const auto page = HttpGet(url_, /*timeout=*/1);
   if (!page.ok()) {
-    metrics_.error = std::string(page.status().message());
+    metrics_.error = absl::StrCat(page.status().message());
     return;
   }
   const size_t scrapes = metrics_.seconds.size();

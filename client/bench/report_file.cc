@@ -64,8 +64,9 @@ absl::Status WriteFile(const std::string& path, const std::string& content) {
 
 absl::StatusOr<json> ReadReport(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
-  if (!file)
+  if (!file) {
     return absl::NotFoundError(absl::StrCat("cannot open ", path, ": ", std::strerror(errno)));
+  }
   json report = json::parse(file, nullptr, /*allow_exceptions=*/false);
   const std::string format =
       report.is_object() && report.contains("format") && report["format"].is_string()

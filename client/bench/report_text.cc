@@ -39,8 +39,9 @@ std::string FormatMetricRow(const MetricInfo& info, const json& metric) {
                            100 * (e.at("high").get<double>() / value - 1));
   };
   absl::StrAppendFormat(&row, "%12s", half(metric.at("mean")));
-  for (const json& quantile : metric.at("quantiles"))
+  for (const json& quantile : metric.at("quantiles")) {
     absl::StrAppendFormat(&row, "%12s", half(quantile));
+  }
   row.append("\n");
   return row;
 }
@@ -60,9 +61,10 @@ std::string FormatValue(const json& value, const std::string& unit) {
 }
 
 std::string LoadName(const json& config) {
-  const std::string arrivals = config.at("arrivals");
+  std::string arrivals = config.at("arrivals");
   if (!arrivals.empty()) return arrivals;
-  return absl::StrCat(config.at("concurrency").get<int64_t>(), " streams");
+  const auto concurrency = config.at("concurrency").get<int64_t>();
+  return absl::StrCat(concurrency, concurrency == 1 ? " stream" : " streams");
 }
 
 std::string FormatReport(const json& report) {

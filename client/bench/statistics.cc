@@ -102,9 +102,11 @@ Estimate QuantileEstimate(absl::Span<const Sample> sorted, int clusters, double 
   // The largest rank `low` with P(X < low) <= tail, the smallest `high` with P(X >= high) <= tail.
   double low = 0;
   double high = size + 1;
-  for (double step = std::exp2(std::ceil(std::log2(size + 1))); step >= 1; step /= 2) {
+  double step = std::exp2(std::ceil(std::log2(size + 1)));
+  while (step >= 1) {
     if (low + step <= size && BinomialCdf(low + step - 1, size, q) <= kTail) low += step;
     if (high - step >= 1 && 1 - BinomialCdf(high - step - 1, size, q) <= kTail) high -= step;
+    step /= 2;
   }
   if (low >= 1) estimate.low = sorted[static_cast<size_t>((low - 1) / size * n)].value;
   if (high <= size) {

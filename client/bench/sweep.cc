@@ -51,7 +51,7 @@ class Sweep {
     absl::StatusOr<json> report = run_(config);
     if (!report.ok()) {
       status_ = report.status();
-      ended_early_ = std::string(status_.message());
+      ended_early_ = absl::StrCat(status_.message());
       return false;
     }
     ended_early_ = report->at("ended_early");
@@ -157,6 +157,12 @@ std::string FormatSweep(const json& sweep) {
                           100 * search.at("share").get<double>(),
                           FormatValue(search.at("highest_kept"), ""),
                           FormatValue(search.at("lowest_failed"), ""));
+  }
+  for (const json& run : sweep.at("runs")) {
+    for (const json& warning : run.at("warnings")) {
+      absl::StrAppend(&text, "\nNote on ", LoadName(run.at("config")), ": ",
+                      warning.get<std::string>());
+    }
   }
   const std::string early = sweep.at("ended_early");
   if (!early.empty()) absl::StrAppend(&text, "\nNote: the sweep ended early: ", early, "\n");

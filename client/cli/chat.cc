@@ -87,7 +87,7 @@ absl::Status RunChat(const Globals& globals, const ChatArguments& arguments) {
     CallOptions options = globals.call_options();
     options.stop = canceller.BeginAnswer();
     StreamPrinter printer(globals.json, isatty(STDOUT_FILENO) != 0);
-    const absl::Status status = client.Generate(
+    absl::Status status = client.Generate(
         request, [&printer](const v1::GenerateResponse& event) { printer.Print(event); }, options);
     canceller.EndAnswer();
     printer.Finish();

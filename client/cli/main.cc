@@ -2,6 +2,7 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <exception>
 #include <string>
 
 #include "CLI/CLI.hpp"
@@ -51,8 +52,9 @@ int ExitCode(const absl::Status& status) {
 void ReportError(const Globals& globals, const absl::Status& status) {
   std::string message =
       absl::StrCat(absl::StatusCodeToString(status.code()), ": ", status.message());
-  if (absl::IsUnavailable(status))
+  if (absl::IsUnavailable(status)) {
     absl::StrAppend(&message, " (server ", globals.client.target, ")");
+  }
   const auto retry_delay = RetryDelay(status);
   if (retry_delay) {
     absl::StrAppend(&message, "; try again in ", absl::FormatDuration(*retry_delay));
@@ -63,7 +65,7 @@ void ReportError(const Globals& globals, const absl::Status& status) {
   google::protobuf::Struct object;
   auto& error = *(*object.mutable_fields())["error"].mutable_struct_value()->mutable_fields();
   error["code"].set_string_value(absl::StatusCodeToString(status.code()));
-  error["message"].set_string_value(std::string(status.message()));
+  error["message"].set_string_value(absl::StrCat(status.message()));
   if (retry_delay) {
     error["retry_after_seconds"].set_number_value(absl::ToDoubleSeconds(*retry_delay));
   }
@@ -102,4 +104,11 @@ int Main(int argc, char** argv) {
 }  // namespace
 }  // namespace liger::cli
 
-int main(int argc, char** argv) { return liger::cli::Main(argc, argv); }
+int main(int argc, char** argv) {
+  try {
+    return liger::cli::Main(argc, argv);
+  } catch (const std::exception& error) {  // out of memory, out of threads
+    std::fprintf(stderr, "error: %s\n", error.what());
+    return 1;
+  }
+}

@@ -277,6 +277,14 @@ TEST(BenchRunTest, HttpErrorsSayWhatTheServerSaid) {
   EXPECT_EQ(report["errors"]["CONNECTION"]["count"], 1);
 }
 
+TEST(BenchRunTest, AServerThatIsNotReadyIsNotLoaded) {
+  FakeOpenAiServer server({});
+  server.set_loading(true);
+  const auto result = RunBench(ConfigFor(server), kQuiet);
+  EXPECT_EQ(result.status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(result.status().message()), HasSubstr("HTTP 503 Loading model"));
+}
+
 TEST(BenchRunTest, AServerThatDiesLeavesASummary) {
   FakeBehaviour behaviour;
   behaviour.gap = [](int64_t, int) { return 0.01; };
@@ -321,6 +329,7 @@ TEST(BenchRunTest, ComparesTwoRuns) {
     FakeLigerServer server({.behaviour = behaviour});
     BenchConfig config = ConfigFor(server);
     config.requests = 200;
+    config.output_tokens = "20";
     config.duration = 0;
     config.concurrency = 20;
     return Measure(config);

@@ -101,7 +101,7 @@ TEST(LigerClientTest, FlagsNotGivenStayUnset) {
 
 TEST(LigerClientTest, ReadsThePromptFromFileAndStandardInput) {
   FakeLigerServer server({.answer_with_request = true});
-  const std::string address = server.address();
+  const std::string& address = server.address();
   const Outcome piped =
       RunShell(absl::StrCat("printf \"a\\nb\\n\" | liger-client --server ", address, " generate"));
   EXPECT_THAT(piped.output, HasSubstr("prompt: \"a\\nb\""));

@@ -150,8 +150,9 @@ class FakeLigerServer::Implementation : public v1::Generation::CallbackService {
   grpc::ServerUnaryReactor* Detokenize(grpc::CallbackServerContext* context,
                                        const v1::DetokenizeRequest* request,
                                        v1::DetokenizeResponse* response) override {
-    for (const int32_t id : request->ids())
+    for (const int32_t id : request->ids()) {
       response->mutable_text()->push_back(static_cast<char>(id));
+    }
     return Answer(context);
   }
 

@@ -111,7 +111,7 @@ void FakeOpenAiServer::Serve(int connection) {
     size_t body_size = 0;
     for (absl::string_view line : absl::StrSplit(buffer.substr(0, head), "\r\n")) {
       if (absl::StartsWithIgnoreCase(line, "content-length:")) {
-        body_size = std::strtoul(std::string(line.substr(15)).c_str(), nullptr, 10);
+        body_size = std::strtoul(absl::StrCat(line.substr(15)).c_str(), nullptr, 10);
       }
     }
     const std::vector<std::string> request_line = absl::StrSplit(buffer.substr(0, head), ' ');
@@ -125,11 +125,12 @@ void FakeOpenAiServer::Serve(int connection) {
 }
 
 bool FakeOpenAiServer::Answer(int connection, const std::string& path, const std::string& body) {
-  if (path == "/v1/models") return SendPlain(connection, 200, "{\"data\": [{\"id\": \"fake\"}]}");
   if (path == "/metrics") {
     return SendPlain(connection, 200,
                      absl::StrCat("fake_requests_total ", next_request_.load(), "\n"));
   }
+  if (loading_) return SendPlain(connection, 503, "Loading model");
+  if (path == "/v1/models") return SendPlain(connection, 200, "{\"data\": [{\"id\": \"fake\"}]}");
   const bool chat = path == "/v1/chat/completions";
   if (!chat && path != "/v1/completions") return SendPlain(connection, 404, "no such path");
   {

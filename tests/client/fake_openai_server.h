@@ -20,7 +20,10 @@ class FakeOpenAiServer {
   // Closes all connections.
   ~FakeOpenAiServer();
 
-  // "http://localhost:PORT"
+  // While set, every path but /metrics answers 503, as a server that loads its model does.
+  void set_loading(bool loading) { loading_ = loading; }
+
+  // "http://127.0.0.1:PORT"
   const std::string& address() const { return address_; }
   std::vector<Served> TakeServed() { return log_.Take(); }
   // Of the last completion request.
@@ -38,6 +41,7 @@ class FakeOpenAiServer {
   std::string address_;
   int listener_ = -1;
   std::atomic<bool> stopping_{false};
+  std::atomic<bool> loading_{false};
   std::atomic<int64_t> next_request_{0};
   mutable std::mutex mutex_;
   std::string last_body_;

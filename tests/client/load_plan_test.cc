@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "client/bench/arrival.h"
 #include "client/bench/dataset.h"
 #include "client/bench/length_distribution.h"
@@ -261,7 +262,7 @@ TEST(ConfigTest, NamesWhatIsWrong) {
   const auto refused = [](auto change) {
     BenchConfig config;
     change(&config);
-    return std::string(Validate(config).message());
+    return absl::StrCat(Validate(config).message());
   };
   EXPECT_THAT(refused([](BenchConfig* c) { c->concurrency = 0; }), HasSubstr("concurrency"));
   EXPECT_THAT(refused([](BenchConfig* c) { c->warmup = NAN; }), HasSubstr("warmup"));

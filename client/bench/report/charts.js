@@ -53,8 +53,8 @@ function makeScale(low, high, from, to, log) {
 }
 
 // Draws into `parent`. options: title, xTitle, yTitle, xFormat, yFormat, xLog, yLog, yMax, xRange,
-// height, shade ([from, to] on x), series: [{name, color, points: [[x, y], ...], low, high (a band,
-// points each), dots, step, width}]. Points with a missing coordinate break a line.
+// height, shade ([from, to] on x), series: [{name, color, points: [[x, y], ...], intervals: [[x, low,
+// high], ...], dots, step, width}]. Points with a missing coordinate break a line.
 function drawChart(parent, options) {
   const width = options.width || 540;
   const height = options.height || 260;
@@ -71,9 +71,8 @@ function drawChart(parent, options) {
       (!options.xLog || x > 0) && (!options.yLog || y > 0);
   const points = [];
   for (const series of options.series) {
-    for (const list of [series.points, series.low || [], series.high || []]) {
-      for (const [x, y] of list) if (usable(x, y)) points.push([x, y]);
-    }
+    const ends = (series.intervals || []).flatMap(([x, low, high]) => [[x, low], [x, high]]);
+    for (const [x, y] of [...series.points, ...ends]) if (usable(x, y)) points.push([x, y]);
   }
   if (points.length === 0) {
     const none = document.createElement('p');
@@ -127,10 +126,10 @@ function drawChart(parent, options) {
                            transform: `rotate(-90 12 ${middle})`}, options.yTitle || '');
 
   for (const series of options.series) {
-    if (series.low && series.high) {
-      const edge = list => list.filter(p => usable(...p)).map(p => `${x(p[0])},${y(p[1])}`);
-      svgElement(svg, 'polygon', {points: [...edge(series.high), ...edge(series.low).reverse()]
-                                              .join(' '), fill: series.color, opacity: 0.15});
+    for (const [px, low, high] of series.intervals || []) {
+      if (!usable(px, low) || !usable(px, high)) continue;
+      svgElement(svg, 'line', {x1: x(px), x2: x(px), y1: y(low), y2: y(high), stroke: series.color,
+                               'stroke-width': 5, opacity: 0.25});
     }
     if (series.dots) {
       for (const [px, py] of series.points) {

@@ -43,7 +43,8 @@ function rangeText(estimate, format) {
   return `${format(estimate.low)} to ${format(estimate.high)}`;
 }
 
-const loadName = run => run.config.arrivals || `${run.config.concurrency} streams`;
+const loadName = run => run.config.arrivals ||
+    `${run.config.concurrency} stream${run.config.concurrency === 1 ? '' : 's'}`;
 const labels = runs.map(r => r.label);
 const runName = run => labels.filter(l => l === run.label).length > 1
     ? (labels.every(l => l === run.label) ? loadName(run) : `${run.label}, ${loadName(run)}`)
@@ -130,8 +131,8 @@ function addRunsTable() {
   section('Runs', 'Under each value its 95% confidence interval. Latencies count from the time a ' +
           'request should have been sent.');
   const table = newTable();
-  addRow(table, ['', 'Tokens/s', 'Requests/s', 'First token, median', 'p99', 'Per token, median',
-                 'p99', 'End to end, p99', 'In goal', 'Failed'], 'th');
+  addRow(table, ['', 'Tokens/s', 'Requests/s', 'First token p50', 'p99', 'Per token p50', 'p99',
+                 'End to end p99', 'In goal', 'Failed'], 'th');
   for (const run of runs) {
     const m = run.metrics;
     addRow(table, [
@@ -197,7 +198,7 @@ function addLoadCurves() {
   const open = runs.every(r => /^(poisson|constant|gamma)/.test(r.config.arrivals));
   const loads = new Set(runs.map(loadOf));
   if (!(closed || open) || loads.size < 2) return;
-  section('Load', 'Each dot is a run; the bands are 95% confidence intervals.');
+  section('Load', 'Each dot is a run, with its 95% confidence interval.');
   const groups = [...new Set(labels)].map((label, i) => ({
     name: label, color: colorOf(i),
     runs: runs.filter(r => r.label === label).sort((a, b) => loadOf(a) - loadOf(b)),
@@ -208,8 +209,7 @@ function addLoadCurves() {
     const series = groups.map(g => ({
       name: g.name, color: g.color, dots: true, line: true, radius: 3.5, opacity: 1,
       points: g.runs.map(r => [xOf(r), pick(r).value]),
-      low: g.runs.map(r => [xOf(r), pick(r).low]),
-      high: g.runs.map(r => [xOf(r), pick(r).high]),
+      intervals: g.runs.map(r => [xOf(r), pick(r).low, pick(r).high]),
     }));
     drawChart(charts, {title, series, xTitle, xFormat, yFormat: format, yLog,
                        xLog: xOf === loadOf && closed});
@@ -326,9 +326,10 @@ function addServerMetrics(run) {
     });
     found.push({name: counter ? `${name}, a second` : name, points});
   }
-  // The served model's own series before those of its process and of the scrape.
-  const own = name => /^(process|exposer|go|python|promhttp)_/.test(name) ? 1 : 0;
-  found.sort((a, b) => own(a.name) - own(b.name));
+  // States first, then counters, then the sums of histograms; what is of the process itself last.
+  const rank = ({name}) => (/^(process|exposer|go|python|promhttp)_/.test(name) ? 10 : 0) +
+      (/_(sum|count)(\{|,)/.test(name) ? 2 : /, a second$/.test(name) ? 1 : 0);
+  found.sort((a, b) => rank(a) - rank(b));
   if (found.length === 0) return;
   section('Server metrics', 'As the server exposes them, scraped each second; counters as rates.' +
           (found.length > 24 ? ` The first 24 of ${found.length} that changed.` : ''));
