@@ -9,8 +9,9 @@
 
 namespace liger {
 
-// The quantized formats are ggml's: blocks of 32 values along a row that share a float16 scale.
-enum class DataType { kF32, kF16, kBf16, kQ8_0, kQ4_0, kQ4_1 };
+// The quantized formats are ggml's, blocks of values along a row: of 32 that share a float16 scale
+// (and minimum), or, in the K formats, of 256 in sub-blocks whose scales are quantized themselves.
+enum class DataType { kF32, kF16, kBf16, kQ8_0, kQ4_0, kQ4_1, kQ5_0, kQ5_1, kQ4K, kQ5K, kQ6K };
 
 struct DataTypeTraits {
   absl::string_view name;
@@ -32,6 +33,16 @@ constexpr DataTypeTraits Traits(DataType type) {
       return {"Q4_0", 32, 2 + 16};
     case DataType::kQ4_1:
       return {"Q4_1", 32, 2 + 2 + 16};
+    case DataType::kQ5_0:
+      return {"Q5_0", 32, 2 + 4 + 16};
+    case DataType::kQ5_1:
+      return {"Q5_1", 32, 2 + 2 + 4 + 16};
+    case DataType::kQ4K:
+      return {"Q4_K", 256, 2 + 2 + 12 + 128};
+    case DataType::kQ5K:
+      return {"Q5_K", 256, 2 + 2 + 12 + 32 + 128};
+    case DataType::kQ6K:
+      return {"Q6_K", 256, 128 + 64 + 16 + 2};
   }
   return {};
 }

@@ -14,6 +14,9 @@ namespace liger {
 // at `data`, which need no alignment. Exact for F32, F16 and BF16; the block formats as ggml
 // defines them, each product and sum rounded to float32 (no fused multiply-add):
 //   Q8_0  d q           Q4_0  d (q - 8)           Q4_1  d q + m
+//                       Q5_0  d (q - 16)          Q5_1  d q + m
+//   Q4_K, Q5_K  (d s) q - (dmin m), s and m 6-bit integers for each 32 values
+//   Q6_K        (d s) (q - 32), s an 8-bit integer for each 16 values
 void Dequantize(DataType type, const std::byte* data, absl::Span<float> out);
 
 }  // namespace liger

@@ -89,47 +89,69 @@ absl::Status ReadRopeFactors(const Gguf& gguf, ModelConfig* config) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<ModelConfig> ReadConfig(const Gguf& gguf) {
-  MetadataReader reader(gguf);
-  if (!reader.Has("general.architecture")) {
-    return absl::InvalidArgumentError("metadata key general.architecture is missing");
+// What of a shape an architecture's name says; the rest is in the metadata and the tensors.
+struct Architecture {
+  absl::string_view name;
+  bool interleaved_rope;  // rows of q and k in the order of StoredRow()
+  bool qk_norm;           // may have norms of q and k
+};
+constexpr Architecture kArchitectures[] = {
+    {"llama", true, false}, {"qwen2", false, false}, {"qwen3", false, true}};
+
+absl::StatusOr<const Architecture*> FindArchitecture(const Gguf& gguf) {
+  const absl::StatusOr<absl::string_view> name = gguf.GetString("general.architecture");
+  if (!name.ok()) return absl::InvalidArgumentError(name.status().message());
+  for (const Architecture& architecture : kArchitectures) {
+    if (architecture.name == *name) return &architecture;
   }
-  reader.Expect("general.architecture", "llama");
-  if (!reader.status().ok()) return reader.status();
+  const auto append = [](std::string* out, const Architecture& a) { absl::StrAppend(out, a.name); };
+  return absl::InvalidArgumentError(
+      absl::StrCat("metadata key general.architecture is \"", absl::CHexEscape(name->substr(0, 64)),
+                   "\"; one of ", absl::StrJoin(kArchitectures, ", ", append)));
+}
 
-  ModelConfig config;
-  if (const auto name = gguf.GetString("general.name"); name.ok()) {
-    config.name = absl::Utf8SafeCEscape(name->substr(0, kMaxNameBytes));
-  }
-  reader.Read("llama.block_count", &config.num_layers);
-  reader.Read("llama.embedding_length", &config.hidden_size);
-  reader.Read("llama.feed_forward_length", &config.intermediate_size);
-  reader.Read("llama.attention.head_count", &config.num_heads);
-  config.num_kv_heads = config.num_heads;
-  reader.ReadIfThere("llama.attention.head_count_kv", &config.num_kv_heads);
-  if (config.num_heads > 0) config.head_dim = config.hidden_size / config.num_heads;
-  reader.ReadIfThere("llama.attention.key_length", &config.head_dim);
-  reader.Read("llama.attention.layer_norm_rms_epsilon", &config.rms_norm_eps);
-  reader.ReadIfThere("llama.rope.freq_base", &config.rope_theta);
-
-  reader.Expect("llama.attention.value_length", config.head_dim);
-  reader.Expect("llama.rope.dimension_count", config.head_dim);
-  reader.Expect("llama.rope.scaling.type", "none");
-  reader.Expect("llama.expert_count", 0);
-
-  if (reader.Has("tokenizer.ggml.bos_token_id")) {
-    reader.Read("tokenizer.ggml.bos_token_id", &config.bos_token_id.emplace());
+void ReadTokenIds(MetadataReader* reader, ModelConfig* config) {
+  if (reader->Has("tokenizer.ggml.bos_token_id")) {
+    reader->Read("tokenizer.ggml.bos_token_id", &config->bos_token_id.emplace());
   }
   // What ends a text and what ends a turn of a chat.
   for (absl::string_view key : {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id"}) {
     int id = 0;
-    if (!reader.Has(key)) continue;
-    reader.Read(key, &id);
-    if (std::find(config.eos_token_ids.begin(), config.eos_token_ids.end(), id) ==
-        config.eos_token_ids.end()) {
-      config.eos_token_ids.push_back(id);
+    if (!reader->Has(key)) continue;
+    reader->Read(key, &id);
+    if (std::find(config->eos_token_ids.begin(), config->eos_token_ids.end(), id) ==
+        config->eos_token_ids.end()) {
+      config->eos_token_ids.push_back(id);
     }
   }
+}
+
+absl::StatusOr<ModelConfig> ReadConfig(const Gguf& gguf, const Architecture& architecture) {
+  MetadataReader reader(gguf);
+  const auto key = [&](absl::string_view field) {
+    return absl::StrCat(architecture.name, ".", field);
+  };
+  ModelConfig config;
+  if (const auto name = gguf.GetString("general.name"); name.ok()) {
+    config.name = absl::Utf8SafeCEscape(name->substr(0, kMaxNameBytes));
+  }
+  reader.Read(key("block_count"), &config.num_layers);
+  reader.Read(key("embedding_length"), &config.hidden_size);
+  reader.Read(key("feed_forward_length"), &config.intermediate_size);
+  reader.Read(key("attention.head_count"), &config.num_heads);
+  config.num_kv_heads = config.num_heads;
+  reader.ReadIfThere(key("attention.head_count_kv"), &config.num_kv_heads);
+  if (config.num_heads > 0) config.head_dim = config.hidden_size / config.num_heads;
+  reader.ReadIfThere(key("attention.key_length"), &config.head_dim);
+  reader.Read(key("attention.layer_norm_rms_epsilon"), &config.rms_norm_eps);
+  reader.ReadIfThere(key("rope.freq_base"), &config.rope_theta);
+
+  reader.Expect(key("attention.value_length"), config.head_dim);
+  reader.Expect(key("rope.dimension_count"), config.head_dim);
+  reader.Expect(key("rope.scaling.type"), "none");
+  reader.Expect(key("expert_count"), 0);
+  reader.Expect("split.count", 1);
+  ReadTokenIds(&reader, &config);
   if (!reader.status().ok()) return reader.status();
 
   const GgufTensor* embedding = gguf.FindTensor("token_embd.weight");
@@ -139,6 +161,7 @@ absl::StatusOr<ModelConfig> ReadConfig(const Gguf& gguf) {
   config.vocab_size = static_cast<int>(embedding->shape[0]);  // the reader allows less than 2^31
   config.tied_embeddings = gguf.FindTensor("output.weight") == nullptr;
   config.qkv_bias = gguf.FindTensor("blk.0.attn_q.bias") != nullptr;
+  config.qk_norm = architecture.qk_norm && gguf.FindTensor("blk.0.attn_q_norm.weight") != nullptr;
 
   if (absl::Status status = ReadRopeFactors(gguf, &config); !status.ok()) return status;
   if (absl::Status status = Validate(config); !status.ok()) return status;
@@ -155,6 +178,8 @@ std::string GgufName(absl::string_view name) {
       {"self_attn.q_proj", "attn_q"},
       {"self_attn.k_proj", "attn_k"},
       {"self_attn.v_proj", "attn_v"},
+      {"self_attn.q_norm", "attn_q_norm"},
+      {"self_attn.k_norm", "attn_k_norm"},
       {"self_attn.o_proj", "attn_output"},
       {"post_attention_layernorm", "ffn_norm"},
       {"mlp.gate_proj", "ffn_gate"},
@@ -173,8 +198,8 @@ std::string GgufName(absl::string_view name) {
 
 class GgufCheckpoint final : public Checkpoint {
  public:
-  GgufCheckpoint(Gguf gguf, ModelConfig config)
-      : gguf_(std::move(gguf)), config_(std::move(config)) {}
+  GgufCheckpoint(Gguf gguf, const Architecture& architecture, ModelConfig config)
+      : gguf_(std::move(gguf)), architecture_(architecture), config_(std::move(config)) {}
 
   // Finds the file's tensor for each of the model's, and checks that no other is there.
   absl::Status Bind() {
@@ -193,13 +218,14 @@ class GgufCheckpoint final : public Checkpoint {
       }
       bound.insert(source);
       const bool interleaved =
-          absl::StrContains(name, ".attn_q.") || absl::StrContains(name, ".attn_k.");
+          architecture_.interleaved_rope &&
+          (absl::StrContains(name, ".attn_q.") || absl::StrContains(name, ".attn_k."));
       tensors_.emplace(info.name, Tensor{info, source, interleaved});
     }
     for (const GgufTensor& tensor : gguf_.tensors()) {
       if (!bound.contains(&tensor)) {
-        return absl::InvalidArgumentError(absl::StrCat("tensor ", tensor.name,
-                                                       " is no part of a llama model of ",
+        return absl::InvalidArgumentError(absl::StrCat("tensor ", tensor.name, " is no part of a ",
+                                                       architecture_.name, " model of ",
                                                        config_.num_layers, " layers"));
       }
     }
@@ -266,6 +292,7 @@ class GgufCheckpoint final : public Checkpoint {
   }
 
   Gguf gguf_;
+  const Architecture& architecture_;  // of kArchitectures
   ModelConfig config_;
   absl::flat_hash_map<std::string, Tensor> tensors_;  // filled by Bind() alone: pointers stay valid
   std::string identity_;
@@ -274,9 +301,12 @@ class GgufCheckpoint final : public Checkpoint {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Checkpoint>> MakeGgufCheckpoint(Gguf gguf) {
-  absl::StatusOr<ModelConfig> config = ReadConfig(gguf);
+  const absl::StatusOr<const Architecture*> architecture = FindArchitecture(gguf);
+  if (!architecture.ok()) return architecture.status();
+  absl::StatusOr<ModelConfig> config = ReadConfig(gguf, **architecture);
   if (!config.ok()) return config.status();
-  auto checkpoint = std::make_unique<GgufCheckpoint>(std::move(gguf), *std::move(config));
+  auto checkpoint =
+      std::make_unique<GgufCheckpoint>(std::move(gguf), **architecture, *std::move(config));
   if (absl::Status status = checkpoint->Bind(); !status.ok()) return status;
   return checkpoint;
 }

@@ -11,9 +11,9 @@
 
 namespace liger {
 
-// Architecture llama (Llama and Mistral). The gate is not in the file: gla, window 64, unless an
-// adapter says otherwise. Errors name the metadata key or tensor; a file that lacks a tensor of the
-// model, or holds one that is none of it, is refused.
+// Architectures llama (Llama and Mistral), qwen2 and qwen3. The gate is not in the file: gla,
+// window 64, unless an adapter says otherwise. Errors name the metadata key or tensor; a file that
+// lacks a tensor of the model, or holds one that is none of it, is refused.
 //
 // The identity covers the metadata, the tensor table and three pages of every tensor: its first,
 // middle and last 4 KiB. So opening costs the same whatever the file's size.

@@ -30,8 +30,18 @@ std::optional<DataType> TensorDataType(uint32_t type) {
       return DataType::kQ4_0;
     case 3:
       return DataType::kQ4_1;
+    case 6:
+      return DataType::kQ5_0;
+    case 7:
+      return DataType::kQ5_1;
     case 8:
       return DataType::kQ8_0;
+    case 12:
+      return DataType::kQ4K;
+    case 13:
+      return DataType::kQ5K;
+    case 14:
+      return DataType::kQ6K;
     case 30:
       return DataType::kBf16;
     default:
@@ -259,7 +269,8 @@ class GgufParser {
     if (!data_type) {
       return absl::InvalidArgumentError(
           absl::StrCat("tensor ", tensor.name, ": ggml type ", type,
-                       " is not supported: F32, F16, BF16, Q8_0, Q4_0 and Q4_1 are"));
+                       " is not supported: F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, "
+                       "Q5_K and Q6_K are"));
     }
     tensor.type = *data_type;
     const DataTypeTraits traits = Traits(tensor.type);

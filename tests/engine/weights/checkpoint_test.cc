@@ -110,16 +110,16 @@ TEST_F(CheckpointTest, NamesTheFileThatIsWrong) {
   EXPECT_EQ(open({.path = ""}).code(), absl::StatusCode::kNotFound);
   EXPECT_THAT(open({.path = Path("")}), IsRefused("is a folder; weights are read from a .gguf"));
   EXPECT_THAT(open({.path = Write("empty.gguf", "")}), IsRefused("empty.gguf: not a GGUF file"));
-  EXPECT_THAT(open({.path = Write("qwen.gguf",
-                                  GgufBuilder().String("general.architecture", "qwen2").Build())}),
-              IsRefused(Path("qwen.gguf") + ": metadata key general.architecture is \"qwen2\""));
+  EXPECT_THAT(open({.path = Write("phi.gguf",
+                                  GgufBuilder().String("general.architecture", "phi3").Build())}),
+              IsRefused(Path("phi.gguf") + ": metadata key general.architecture is \"phi3\""));
 
   EXPECT_EQ(open({.path = Path("nowhere"), .random_weights_seed = 1}).code(),
             absl::StatusCode::kNotFound);
   Write("model/config.json", "{}");
   EXPECT_THAT(open({.path = Path("model"), .random_weights_seed = 1}),
               IsRefused(Path("model/config.json") + ": field model_type is missing"));
-  EXPECT_FALSE(open({.path = Path("qwen.gguf"), .random_weights_seed = 1}).ok());
+  EXPECT_FALSE(open({.path = Path("phi.gguf"), .random_weights_seed = 1}).ok());
 }
 
 TEST_F(CheckpointTest, NamesTheAdapterFileThatIsWrong) {

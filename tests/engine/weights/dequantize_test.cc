@@ -14,8 +14,9 @@
 namespace liger {
 namespace {
 
-constexpr DataType kTypes[] = {DataType::kF32,  DataType::kF16,  DataType::kBf16,
-                               DataType::kQ8_0, DataType::kQ4_0, DataType::kQ4_1};
+constexpr DataType kTypes[] = {DataType::kF32,  DataType::kF16,  DataType::kBf16, DataType::kQ8_0,
+                               DataType::kQ4_0, DataType::kQ4_1, DataType::kQ5_0, DataType::kQ5_1,
+                               DataType::kQ4K,  DataType::kQ5K,  DataType::kQ6K};
 
 std::vector<float> Dequantized(DataType type, const std::string& data) {
   const DataTypeTraits traits = Traits(type);

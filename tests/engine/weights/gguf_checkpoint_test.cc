@@ -164,6 +164,42 @@ TEST(GgufCheckpointTest, PutsRowsOfQAndKInHalfSplitOrder) {
   }
 }
 
+TEST(GgufCheckpointTest, Qwen2HasBiasesAndHalfSplitRowsAlready) {
+  const TinyLlama tiny{.architecture = "qwen2", .bias = true};
+  const Opened opened = Open(tiny.Builder());
+  ASSERT_THAT(opened.checkpoint, IsOk());
+  EXPECT_TRUE((*opened.checkpoint)->config().qkv_bias);
+  EXPECT_FALSE((*opened.checkpoint)->config().qk_norm);
+  EXPECT_EQ((*opened.checkpoint)->config().rope_theta, 5000);
+  for (const auto& [hf, gguf] : {std::pair("model.layers.1.self_attn.q_proj", "blk.1.attn_q"),
+                                 std::pair("model.layers.0.self_attn.k_proj", "blk.0.attn_k")}) {
+    for (const char* kind : {".weight", ".bias"}) {
+      const std::vector<float> values = ReadAll(**opened.checkpoint, absl::StrCat(hf, kind));
+      ASSERT_FALSE(values.empty());
+      for (size_t i = 0; i < values.size(); ++i) {
+        ASSERT_EQ(values[i], TinyLlama::Element(absl::StrCat(gguf, kind), i)) << hf << kind;
+      }
+    }
+  }
+}
+
+TEST(GgufCheckpointTest, Qwen3HasNormsOfQAndK) {
+  TinyLlama tiny{.architecture = "qwen3", .qk_norm = true};
+  const Opened opened = Open(tiny.Builder());
+  ASSERT_THAT(opened.checkpoint, IsOk());
+  EXPECT_TRUE((*opened.checkpoint)->config().qk_norm);
+  EXPECT_FALSE((*opened.checkpoint)->config().qkv_bias);
+  const std::vector<float> norm =
+      ReadAll(**opened.checkpoint, "model.layers.1.self_attn.k_norm.weight");
+  ASSERT_EQ(norm.size(), 16u);
+  EXPECT_EQ(norm[3], TinyLlama::Element("blk.1.attn_k_norm.weight", 3));
+
+  tiny.keep = [](absl::string_view name) { return name != "blk.1.attn_q_norm.weight"; };
+  EXPECT_THAT(Open(tiny.Builder()).checkpoint, IsRefused("blk.1.attn_q_norm.weight is missing"));
+  EXPECT_THAT(Open(TinyLlama{.architecture = "qwen2", .qk_norm = true}.Builder()).checkpoint,
+              IsRefused("attn_q_norm.weight is no part of a qwen2 model"));
+}
+
 TEST(GgufCheckpointTest, TiedHeadIsTheEmbedding) {
   const Opened opened = Open(TinyLlama{}.Builder());
   ASSERT_THAT(opened.checkpoint, IsOk());
@@ -194,7 +230,9 @@ TEST(GgufCheckpointTest, RefusesOtherArchitecturesByName) {
   tiny.keep = [](absl::string_view key) { return key != "general.architecture"; };
   EXPECT_THAT(Open(tiny.Builder()).checkpoint, IsRefused("general.architecture is missing"));
   EXPECT_THAT(Open(tiny.Builder().String("general.architecture", "mamba")).checkpoint,
-              IsRefused("general.architecture is \"mamba\"; only \"llama\" is supported"));
+              IsRefused("general.architecture is \"mamba\"; one of llama, qwen2, qwen3"));
+  EXPECT_THAT(Open(TinyLlama{}.Builder().Uint("split.count", 2)).checkpoint,
+              IsRefused("split.count is 2; only 1"));
   EXPECT_THAT(Open(TinyLlama{}.Builder().Uint("llama.expert_count", 8)).checkpoint,
               IsRefused("llama.expert_count is 8"));
   EXPECT_THAT(Open(TinyLlama{}.Builder().String("llama.rope.scaling.type", "yarn")).checkpoint,

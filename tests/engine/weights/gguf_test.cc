@@ -165,7 +165,7 @@ TEST(GgufTest, RefusesWrongTensors) {
   ExpectRefused(one({1}, kF32, ~uint64_t{31}), "reach beyond the file's 128 bytes");
   ExpectRefused(one({1}, kF32, 4), "offset 4 is no multiple of 32");
   ExpectRefused(one({16, 2}, kQ4_1, 0), "rows of 16 are no whole blocks of Q4_1");
-  ExpectRefused(one({256}, 14, 0), "ggml type 14 is not supported");
+  ExpectRefused(one({256}, 10, 0), "ggml type 10 is not supported");
   ExpectRefused(GgufBuilder().Tensor(std::string(65, 'n'), {1}, kF32, data).Build(), "at most 64");
 }
 

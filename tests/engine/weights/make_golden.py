@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Writes golden/dequantize.json and golden/smollm2_liger.json with NumPy and the Python package gguf.
 
-Usage: make_golden.py SmolLM2-135M-Instruct.Q4_1.gguf ADAPTER_FOLDER      (needs: numpy gguf safetensors)
+Usage: make_golden.py [SmolLM2-135M-Instruct.Q4_1.gguf ADAPTER_FOLDER]      (needs: numpy gguf safetensors)
+Without arguments only the first.
 """
 import json
 import pathlib
@@ -27,6 +28,9 @@ def dequantize_vectors():
     half = lambda: np.float16(rng.standard_normal() * 0.05).tobytes()
     for name, halves, quants in (("Q8_0", 1, 32), ("Q4_0", 1, 16), ("Q4_1", 2, 16)):
         blocks[name] = b"".join(b"".join(half() for _ in range(halves)) + rng.bytes(quants) for _ in range(4))
+    for name, halves, quants in (("Q5_0", 1, 20), ("Q5_1", 2, 20), ("Q4_K", 2, 140), ("Q5_K", 2, 172)):
+        blocks[name] = b"".join(b"".join(half() for _ in range(halves)) + rng.bytes(quants) for _ in range(4))
+    blocks["Q6_K"] = b"".join(rng.bytes(208) + half() for _ in range(4))
     golden = {}
     for name, data in blocks.items():
         kind = gguf.GGMLQuantizationType[name]
@@ -71,4 +75,5 @@ def merged_weights(model, adapter):
 if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)
     (FOLDER / "dequantize.json").write_text(json.dumps(dequantize_vectors()) + "\n")
-    (FOLDER / "smollm2_liger.json").write_text(json.dumps(merged_weights(*sys.argv[1:3]), indent=0) + "\n")
+    if len(sys.argv) == 3:
+        (FOLDER / "smollm2_liger.json").write_text(json.dumps(merged_weights(*sys.argv[1:3]), indent=0) + "\n")

@@ -1,4 +1,4 @@
-// A llama of a few values as a GGUF file, to be damaged by tests and fuzz targets.
+// A model of a few values as a GGUF file, to be damaged by tests and fuzz targets.
 
 #ifndef LIGER_TESTS_ENGINE_WEIGHTS_TINY_LLAMA_H_
 #define LIGER_TESTS_ENGINE_WEIGHTS_TINY_LLAMA_H_
@@ -14,6 +14,7 @@
 namespace liger {
 
 struct TinyLlama {
+  std::string architecture = "llama";
   int layers = 2;
   int hidden = 24;
   int ffn = 8;
@@ -23,6 +24,7 @@ struct TinyLlama {
   int vocab = 5;
   bool tied = true;
   bool bias = false;
+  bool qk_norm = false;
   // Called for every metadata key and every tensor; false leaves it out.
   std::function<bool(absl::string_view)> keep = [](absl::string_view) { return true; };
 
@@ -55,16 +57,19 @@ struct TinyLlama {
     };
     const auto u = [](int value) { return static_cast<uint64_t>(value); };
 
-    if (keep("general.architecture")) builder.String("general.architecture", "llama");
+    const auto key = [&](absl::string_view field) {
+      return absl::StrCat(architecture, ".", field);
+    };
+    if (keep("general.architecture")) builder.String("general.architecture", architecture);
     if (keep("general.name")) builder.String("general.name", "Tiny");
-    uint("llama.block_count", layers);
-    uint("llama.embedding_length", hidden);
-    uint("llama.feed_forward_length", ffn);
-    uint("llama.attention.head_count", heads);
-    uint("llama.attention.head_count_kv", kv_heads);
-    uint("llama.attention.key_length", head_dim);
-    real("llama.attention.layer_norm_rms_epsilon", 1e-6f);
-    real("llama.rope.freq_base", 5000);
+    uint(key("block_count"), layers);
+    uint(key("embedding_length"), hidden);
+    uint(key("feed_forward_length"), ffn);
+    uint(key("attention.head_count"), heads);
+    uint(key("attention.head_count_kv"), kv_heads);
+    uint(key("attention.key_length"), head_dim);
+    real(key("attention.layer_norm_rms_epsilon"), 1e-6f);
+    real(key("rope.freq_base"), 5000);
     uint("tokenizer.ggml.bos_token_id", 1);
     uint("tokenizer.ggml.eos_token_id", 2);
 
@@ -80,6 +85,10 @@ struct TinyLlama {
         tensor(prefix + "attn_q.bias", {u(heads * head_dim)});
         tensor(prefix + "attn_k.bias", {u(kv_heads * head_dim)});
         tensor(prefix + "attn_v.bias", {u(kv_heads * head_dim)});
+      }
+      if (qk_norm) {
+        tensor(prefix + "attn_q_norm.weight", {u(head_dim)});
+        tensor(prefix + "attn_k_norm.weight", {u(head_dim)});
       }
       tensor(prefix + "ffn_norm.weight", {u(hidden)});
       tensor(prefix + "ffn_gate.weight", {u(hidden), u(ffn)});
