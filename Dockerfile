@@ -2,7 +2,7 @@
 #   scripts/build_image.sh        builds it and queries the server in it
 #   docker run --read-only -p 50051:50051 -v "$PWD/build/models:/models:ro" \
 #     liger-serve:cpu --model=/models/SmolLM2-135M-Instruct.Q4_1.gguf \
-#     --adapter=/usr/share/liger/adapters/smollm2-135m-instruct-liger-gla
+#     --adapter=/usr/share/liger/adapters/smollm2-135m-instruct-liger-gla-r16
 
 FROM debian:bookworm-slim AS build
 WORKDIR /src
@@ -24,8 +24,8 @@ RUN --mount=type=bind,source=scripts/install_deps.sh,target=/tmp/install_deps.sh
     /tmp/install_deps.sh --runtime \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/*
 COPY --from=build /opt/liger/bin/ /usr/local/bin/
-COPY models/smollm2-135m-instruct-liger-gla/ \
-     /usr/share/liger/adapters/smollm2-135m-instruct-liger-gla/
+COPY models/smollm2-135m-instruct-liger-gla-r16/ \
+     /usr/share/liger/adapters/smollm2-135m-instruct-liger-gla-r16/
 # A container is reached from outside itself, unlike a server started by hand.
 ENV LIGER_LISTEN=0.0.0.0:50051 \
     LIGER_HEALTH_LISTEN=0.0.0.0:50052 \

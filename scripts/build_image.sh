@@ -26,7 +26,7 @@ done
 tag=${tag:-liger-serve:$target}
 
 readonly model=SmolLM2-135M-Instruct.Q4_1.gguf
-readonly adapter=/usr/share/liger/adapters/smollm2-135m-instruct-liger-gla
+readonly adapter=/usr/share/liger/adapters/smollm2-135m-instruct-liger-gla-r16
 readonly base=docker.io/library/debian:bookworm-slim
 readonly query=(--timeout=120 generate --chat --temperature=0 --max-tokens=16
   "What is the capital of France?")

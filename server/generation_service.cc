@@ -196,9 +196,10 @@ grpc::ServerUnaryReactor* GenerationService::Detokenize(grpc::CallbackServerCont
                                                         v1::DetokenizeResponse* response) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   auto text = ReadDetokenizeRequest(*message, environment_.tokenizer);
+  const absl::Status status = text.status();
   if (text.ok()) response->set_text(*std::move(text));
-  environment_.metrics->OnCall("Generation/Detokenize", text.status().code());
-  reactor->Finish(ToGrpcStatus(text.status()));
+  environment_.metrics->OnCall("Generation/Detokenize", status.code());
+  reactor->Finish(ToGrpcStatus(status));
   return reactor;
 }
 
