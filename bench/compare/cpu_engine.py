@@ -18,7 +18,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 MODELS = ROOT / "build/models"
 LLAMA = ROOT / "build/llama.cpp/bin"
 Q4_1 = MODELS / "SmolLM2-135M-Instruct.Q4_1.gguf"
-F32 = MODELS / "SmolLM2-135M-Instruct.f32.gguf"
+F32 = MODELS / "SmolLM2-135M-Instruct.F32.gguf"
 ADAPTER = ROOT / "models/smollm2-135m-instruct-liger-gla-r16"
 
 

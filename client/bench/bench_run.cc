@@ -145,6 +145,7 @@ absl::StatusOr<RunResult> RunBench(const BenchConfig& config, const RunControl& 
     return std::chrono::duration<double>(Clock::now() - plan.start).count();
   };
   std::vector<std::unique_ptr<LoadThread>> loads;
+  loads.reserve(config.threads);
   for (int i = 0; i < config.threads; ++i) {
     loads.push_back(std::make_unique<LoadThread>(&plan, i));
   }
