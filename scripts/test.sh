@@ -5,22 +5,24 @@ cd "$(dirname "$0")/.." || exit
 
 usage() {
   cat <<'HELP'
-Usage: scripts/test.sh [--fast]
+Usage: scripts/test.sh [--fast | --full]
 
   (no option)  everything: C++ and Python tests of the release build, the tests again under
                AddressSanitizer with UndefinedBehaviorSanitizer and under ThreadSanitizer, the tests of
                linearize/ (with PyTorch, some gigabytes), and every fuzz target for
                FUZZ_SECONDS (default 10) each
   --fast       the release build's C++ and Python tests alone
+  --full       the reference vectors of the whole model under the sanitizers too (an hour more)
 
 Reports in JUnit's format are left in build/test-results/.
 HELP
 }
 
-fast=
+fast='' full=''
 case "${1:-}" in
   "") ;;
   --fast) fast=1 ;;
+  --full) full=1 ;;
   -h | --help) usage; exit 0 ;;
   *) usage >&2; exit 2 ;;
 esac
@@ -128,16 +130,17 @@ if stage "build release" build release -DLIGER_BUILD_TESTS=ON -DLIGER_BUILD_BENC
 fi
 
 if [ -z "$fast" ]; then
+  # Small models go the same ways, and the server's tests run the whole one.
+  but_whole_model=(--exclude-regex '/OracleTest|TrainerParityTest')
+  [ -z "$full" ] || but_whole_model=()
   if stage "build asan-ubsan" build asan-ubsan; then
-    tests asan-ubsan-cpp run_ctest asan-ubsan
+    tests asan-ubsan-cpp run_ctest asan-ubsan "${but_whole_model[@]}"
     LIGER_BIN_DIR=$PWD/build/asan-ubsan/bin tests asan-ubsan-server \
       run_pytest .venv asan-ubsan-server tests/server
   fi
-  # The threads are the engine's and the scheduler's. The whole model takes an hour under
-  # ThreadSanitizer; small ones go the same ways.
+  # The threads are the engine's and the scheduler's.
   if stage "build tsan" build tsan; then
-    tests tsan-cpp run_ctest tsan --label-regex '^(engine|scheduler)$' \
-      --exclude-regex 'OracleTest|TrainerParityTest'
+    tests tsan-cpp run_ctest tsan --label-regex '^(engine|scheduler)$' "${but_whole_model[@]}"
   fi
   # PyTorch is large, so that nothing but these tests has to have it.
   if stage "Python packages of linearize" \
