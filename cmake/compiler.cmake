@@ -12,4 +12,8 @@ target_compile_options(liger_flags INTERFACE
 if(LIGER_SANITIZE)
   add_compile_options(-fsanitize=${LIGER_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
   add_link_options(-fsanitize=${LIGER_SANITIZE})
+  if(LIGER_SANITIZE MATCHES address)
+    add_library(liger_sanitizer_options OBJECT ${CMAKE_CURRENT_LIST_DIR}/sanitizer_options.cc)
+    target_sources(liger_flags INTERFACE $<TARGET_OBJECTS:liger_sanitizer_options>)
+  endif()
 endif()

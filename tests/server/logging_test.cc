@@ -16,7 +16,7 @@ TEST(Logging, TextQuotesWhatCouldBeMisread) {
 }
 
 TEST(Logging, JsonHoldsAnyBytes) {
-  const std::string hostile("\"},\n\x01\xff\0 end", 13);
+  const std::string hostile("\"},\n\x01\xff\0 end", 11);
   const auto line = nlohmann::json::parse(
       "{" + FormatJson("request", {{"id", hostile}, {"tokens", -3}, {"ms", 1.25}}) + "}");
   EXPECT_EQ(line["event"], "request");
