@@ -125,9 +125,8 @@ absl::StatusOr<std::unique_ptr<Engine>> CreateEngine(const Checkpoint& checkpoin
   LIGER_RETURN_IF_ERROR(CheckRange("max_slots", options.max_slots, 1, 65536));
   LIGER_RETURN_IF_ERROR(
       CheckRange("step_token_budget", options.step_token_budget, options.max_slots, 65536));
-  LIGER_ASSIGN_OR_RETURN(Model model,
-                         Model::Load(checkpoint, options.step_token_budget, backend.get()));
-  checkpoint.ReleasePages();
+  LIGER_ASSIGN_OR_RETURN(Model model, Model::Load(checkpoint, options.step_token_budget,
+                                                  backend.get(), options.load_progress));
   LIGER_RETURN_IF_ERROR(backend->AllocateStates(checkpoint.config(), options.max_slots));
   EngineInfo info{.config = checkpoint.config(),
                   .backend = backend->name(),

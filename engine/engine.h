@@ -4,6 +4,7 @@
 #define LIGER_ENGINE_ENGINE_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -68,6 +69,8 @@ struct EngineOptions {
   int step_token_budget = 512;  // most tokens that one step absorbs
   int threads = 0;              // of the CPU backend; 0: one for each core
   std::string isa = "auto";     // CPU instruction set: auto, scalar, avx2 or avx512
+  // Told after each layer how many are loaded; may be empty.
+  std::function<void(int layers)> load_progress;
 };
 
 struct EngineInfo {

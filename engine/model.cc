@@ -15,7 +15,8 @@ constexpr int kLogitRows = 64;
 
 }  // namespace
 
-absl::StatusOr<Model> Model::Load(const Checkpoint& checkpoint, int max_rows, Backend* backend) {
+absl::StatusOr<Model> Model::Load(const Checkpoint& checkpoint, int max_rows, Backend* backend,
+                                  const std::function<void(int layers)>& progress) {
   Model model;
   const ModelConfig& config = model.config_ = checkpoint.config();
 
@@ -29,11 +30,17 @@ absl::StatusOr<Model> Model::Load(const Checkpoint& checkpoint, int max_rows, Ba
     }
     return tensors;
   };
-  const auto matrix = [&](std::initializer_list<std::string> names) {
-    return backend->LoadMatrix(checkpoint, find(names));
+  const auto matrix = [&](std::initializer_list<std::string> names) -> absl::StatusOr<Matrix> {
+    absl::StatusOr<Matrix> loaded = backend->LoadMatrix(checkpoint, find(names));
+    // Not the whole file in memory beside what was made of it.
+    checkpoint.ReleasePages();
+    LIGER_RETURN_IF_ERROR(checkpoint.status());
+    return loaded;
   };
-  const auto vector = [&](std::initializer_list<std::string> names) {
-    return backend->LoadVector(checkpoint, find(names));
+  const auto vector = [&](std::initializer_list<std::string> names) -> absl::StatusOr<Vector> {
+    absl::StatusOr<Vector> loaded = backend->LoadVector(checkpoint, find(names));
+    LIGER_RETURN_IF_ERROR(checkpoint.status());
+    return loaded;
   };
 
   LIGER_ASSIGN_OR_RETURN(model.embedding_, matrix({"model.embed_tokens.weight"}));
@@ -58,6 +65,7 @@ absl::StatusOr<Model> Model::Load(const Checkpoint& checkpoint, int max_rows, Ba
     LIGER_ASSIGN_OR_RETURN(l.gate_up,
                            matrix({layer + "mlp.gate_proj.weight", layer + "mlp.up_proj.weight"}));
     LIGER_ASSIGN_OR_RETURN(l.down, matrix({layer + "mlp.down_proj.weight"}));
+    if (progress) progress(i + 1);
   }
   LIGER_ASSIGN_OR_RETURN(model.final_norm_, vector({"model.norm.weight"}));
   if (config.tied_embeddings) {

@@ -3,6 +3,7 @@
 #ifndef LIGER_ENGINE_MODEL_H_
 #define LIGER_ENGINE_MODEL_H_
 
+#include <functional>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -14,8 +15,10 @@ namespace liger {
 
 class Model {
  public:
-  // Puts the weights on the backend, with work space for steps of `max_rows` tokens.
-  static absl::StatusOr<Model> Load(const Checkpoint& checkpoint, int max_rows, Backend* backend);
+  // Puts the weights on the backend, with work space for steps of `max_rows` tokens. Tells
+  // `progress` after each layer how many are loaded. Fails where the checkpoint's status() does.
+  static absl::StatusOr<Model> Load(const Checkpoint& checkpoint, int max_rows, Backend* backend,
+                                    const std::function<void(int layers)>& progress = {});
 
   // Queues one step: absorbs plan.tokens into the states, draws and scores plan.logits.
   void Forward(const StepPlan& plan, Backend& backend) const;

@@ -23,7 +23,6 @@ constexpr int kMaxWindow = 4096;
 constexpr double kMaxRopeTheta = 1e12;
 constexpr double kMaxRopeFactor = 1e6;
 constexpr int64_t kMaxPosition = int64_t{1} << 40;
-constexpr size_t kMaxEosTokens = 64;
 
 constexpr GateKind kGates[] = {GateKind::kGla, GateKind::kHgrn2, GateKind::kGsa};
 

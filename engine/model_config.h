@@ -3,6 +3,7 @@
 #ifndef LIGER_ENGINE_MODEL_CONFIG_H_
 #define LIGER_ENGINE_MODEL_CONFIG_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -26,6 +27,8 @@ struct Llama3RopeScaling {
   float high_freq_factor = 1;
   int64_t original_max_position = 0;
 };
+
+inline constexpr size_t kMaxEosTokens = 64;
 
 struct ModelConfig {
   std::string name;  // for people: "SmolLM2 135M Instruct"

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <filesystem>
+#include <functional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -15,6 +16,19 @@ namespace {
 
 double SecondsSince(std::chrono::steady_clock::time_point begin) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+// A line every few seconds, so that who waits for a large model sees how far it is.
+std::function<void(int)> ProgressLog(int layers) {
+  constexpr std::chrono::seconds kPeriod{2};
+  const auto begin = std::chrono::steady_clock::now();
+  return [=, last = begin](int loaded) mutable {
+    const auto now = std::chrono::steady_clock::now();
+    if (now - last < kPeriod) return;
+    last = now;
+    Log(LogLevel::kInfo, "loading weights",
+        {{"layers_loaded", loaded}, {"layers", layers}, {"seconds", SecondsSince(begin)}});
+  };
 }
 
 // How requests name the adapter: its folder's own name.
@@ -68,8 +82,9 @@ absl::StatusOr<ServedModel> LoadModel(const ServerConfig& config) {
        {"gate", GateName(checkpoint->config().gate)},
        {"layers", checkpoint->config().num_layers},
        {"seconds", SecondsSince(begin)}});
-  LIGER_ASSIGN_OR_RETURN(model.engine, CreateEngine(*checkpoint, config.engine));
-  checkpoint->ReleasePages();
+  EngineOptions options = config.engine;
+  options.load_progress = ProgressLog(checkpoint->config().num_layers);
+  LIGER_ASSIGN_OR_RETURN(model.engine, CreateEngine(*checkpoint, options));
 
   const EngineInfo& info = model.engine->info();
   Log(LogLevel::kInfo, "model ready",

@@ -2,9 +2,15 @@
 
 #include <algorithm>
 #include <cstring>
+#include <string>
 #include <utility>
+#include <vector>
 
+#include "absl/container/btree_set.h"
 #include "absl/container/flat_hash_map.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "engine/weights/digest.h"
 
 namespace liger {
@@ -84,6 +90,22 @@ class AdaptedCheckpoint final : public Checkpoint {
                update.scale, rows, cols, out.data());
   }
 
+  CheckpointSource source() const override {
+    CheckpointSource source = base_->source();
+    absl::btree_set<absl::string_view> modules;
+    absl::btree_set<int> ranks;
+    for (const LoraUpdate& update : adapter_.updates) {
+      const std::vector<absl::string_view> parts = absl::StrSplit(update.tensor->name, '.');
+      modules.insert(parts[parts.size() - 2]);
+      ranks.insert(update.rank);
+    }
+    source.adapter =
+        absl::StrCat("LoRA of rank ", absl::StrJoin(ranks, ", "), " on ", adapter_.updates.size(),
+                     " matrices: ", absl::StrJoin(modules, ", "));
+    return source;
+  }
+
+  absl::Status status() const override { return base_->status(); }
   void ReleasePages() const override { base_->ReleasePages(); }
 
   std::string identity() const override {

@@ -1,13 +1,16 @@
 #include "engine/weights/checkpoint.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <system_error>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "engine/weights/adapted_checkpoint.h"
+#include "engine/weights/checked_checkpoint.h"
 #include "engine/weights/gguf.h"
 #include "engine/weights/gguf_checkpoint.h"
+#include "engine/weights/hf_checkpoint.h"
 #include "engine/weights/hf_config.h"
 #include "engine/weights/lora.h"
 #include "engine/weights/mapped_file.h"
@@ -24,9 +27,7 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> OpenRandom(const std::string& folder
   const std::string path = absl::StrCat(folder, "/config.json");
   const absl::StatusOr<std::shared_ptr<const MappedFile>> file = MappedFile::Open(path);
   if (!file.ok()) return file.status();
-  const absl::Span<const std::byte> bytes = (*file)->bytes();
-  absl::StatusOr<ModelConfig> config =
-      ParseHfConfig(absl::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size()));
+  absl::StatusOr<ModelConfig> config = ParseHfConfig((*file)->text());
   if (!config.ok()) return In(path, config.status());
   return MakeRandomCheckpoint(*std::move(config), seed);
 }
@@ -34,10 +35,7 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> OpenRandom(const std::string& folder
 absl::StatusOr<std::unique_ptr<Checkpoint>> OpenBase(const CheckpointOptions& options) {
   if (options.random_weights_seed) return OpenRandom(options.path, *options.random_weights_seed);
   std::error_code ignored;
-  if (std::filesystem::is_directory(options.path, ignored)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(options.path, " is a folder; weights are read from a .gguf file"));
-  }
+  if (std::filesystem::is_directory(options.path, ignored)) return OpenHfCheckpoint(options.path);
   absl::StatusOr<Gguf> gguf = OpenGguf(options.path);
   if (!gguf.ok()) return gguf.status();
   absl::StatusOr<std::unique_ptr<Checkpoint>> checkpoint = MakeGgufCheckpoint(*std::move(gguf));
@@ -47,12 +45,24 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> OpenBase(const CheckpointOptions& op
 
 }  // namespace
 
+void CheckpointSource::Count(DataType type, int64_t tensor_bytes) {
+  auto found = std::find_if(types.begin(), types.end(),
+                            [&](const Tensors& tensors) { return tensors.type == type; });
+  if (found == types.end()) found = types.insert(types.end(), Tensors{.type = type});
+  ++found->tensors;
+  found->bytes += tensor_bytes;
+}
+
 absl::StatusOr<std::unique_ptr<Checkpoint>> OpenCheckpoint(const CheckpointOptions& options) {
-  absl::StatusOr<std::unique_ptr<Checkpoint>> base = OpenBase(options);
-  if (!base.ok() || options.adapter_path.empty()) return base;
-  absl::StatusOr<LoraAdapter> adapter = LoadLora(options.adapter_path, **base);
-  if (!adapter.ok()) return adapter.status();
-  return MakeAdaptedCheckpoint(*std::move(base), *std::move(adapter));
+  absl::StatusOr<std::unique_ptr<Checkpoint>> opened = OpenBase(options);
+  if (!opened.ok()) return opened;
+  std::unique_ptr<Checkpoint> checkpoint = *std::move(opened);
+  if (!options.adapter_path.empty()) {
+    absl::StatusOr<LoraAdapter> adapter = LoadLora(options.adapter_path, *checkpoint);
+    if (!adapter.ok()) return adapter.status();
+    checkpoint = MakeAdaptedCheckpoint(std::move(checkpoint), *std::move(adapter));
+  }
+  return MakeCheckedCheckpoint(std::move(checkpoint), options.path);
 }
 
 }  // namespace liger

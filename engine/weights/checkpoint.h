@@ -14,6 +14,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "engine/model_config.h"
+#include "engine/weights/data_type.h"
 
 namespace liger {
 
@@ -26,10 +27,29 @@ struct TensorInfo {
   int64_t row_size() const { return shape.back(); }
 };
 
-// A model's weights, read on demand. Implementations: a GGUF file, random weights for any
-// config.json, and AdaptedCheckpoint, which adds a LoRA to any other while reading. Thread-safe for
-// concurrent reads. Opening checks every size and offset, so that reading a tensor that Find()
-// returned cannot fail or touch memory outside the file.
+// Where weights come from, for people.
+struct CheckpointSource {
+  struct Tensors {
+    DataType type;
+    int64_t tensors = 0;
+    int64_t bytes = 0;
+  };
+
+  std::string format;        // "GGUF version 3", "safetensors"
+  std::string architecture;  // as the files name it
+  int files = 0;
+  int64_t bytes = 0;  // of the files
+  std::vector<Tensors> types;
+  std::string adapter;  // what is merged while reading; empty: nothing
+
+  void Count(DataType type, int64_t tensor_bytes);
+};
+
+// A model's weights, read on demand. Implementations: a GGUF file, a Hugging Face folder, random
+// weights for any config.json; AdaptedCheckpoint, which adds a LoRA to any other while reading, and
+// CheckedCheckpoint, which watches what is read. Thread-safe for concurrent reads. Opening checks
+// every size and offset, so that reading a tensor that Find() returned cannot fail or touch memory
+// outside the file.
 class Checkpoint {
  public:
   virtual ~Checkpoint() = default;
@@ -45,6 +65,12 @@ class Checkpoint {
   virtual void ReadRows(const TensorInfo& tensor, int64_t first_row,
                         absl::Span<float> out) const = 0;
 
+  // INVALID_ARGUMENT once a row that was read held a number that is not finite (naming the tensor),
+  // DATA_LOSS once a file turned out to be truncated while it was read: to be asked after reading.
+  virtual absl::Status status() const { return absl::OkStatus(); }
+
+  virtual CheckpointSource source() const = 0;
+
   // Tells the kernel that the source pages are no longer needed (after the weights were packed).
   virtual void ReleasePages() const {}
 
@@ -54,7 +80,7 @@ class Checkpoint {
 };
 
 struct CheckpointOptions {
-  std::string path;          // a .gguf file, or a folder that holds config.json
+  std::string path;          // a .gguf file, or a Hugging Face folder
   std::string adapter_path;  // a PEFT folder, merged while reading; empty: none
   // Draws the weights from this seed instead of reading them: for benchmarks of shapes whose
   // weights are not at hand. `path` is then a folder with a config.json alone.

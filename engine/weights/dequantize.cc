@@ -141,7 +141,8 @@ void DequantizeQ6K(const std::byte* block, float* out) {
     for (int i = 0; i < kBlock; ++i) {
       const int32_t q =
           (nibbles[i] >> (r / 2 * 4) & 15) | ((high[half * kBlock + i] >> (2 * r) & 3) << 4);
-      out[i] = d * static_cast<float>(scales[run * 2 + i / 16]) * static_cast<float>(q - 32);
+      const int8_t scale = scales[run * 2 + i / 16];
+      out[i] = d * static_cast<float>(scale) * static_cast<float>(q - 32);
     }
   }
 }

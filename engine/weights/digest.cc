@@ -2,12 +2,15 @@
 
 #include <openssl/evp.h>
 
+#include <algorithm>
 #include <cstdlib>
 
 #include "absl/strings/escaping.h"
 
 namespace liger {
 namespace {
+
+constexpr size_t kSampledBytes = 4096;
 
 // OpenSSL's calls here fail only where memory is exhausted or the library has no SHA-256.
 void Succeed(int result) {
@@ -30,6 +33,14 @@ Digest& Digest::Add(absl::Span<const std::byte> bytes) {
 
 Digest& Digest::Add(absl::string_view text) {
   return Add(absl::MakeConstSpan(reinterpret_cast<const std::byte*>(text.data()), text.size()));
+}
+
+Digest& Digest::AddSample(absl::Span<const std::byte> bytes) {
+  const size_t page = std::min(bytes.size(), kSampledBytes);
+  for (size_t begin : {size_t{0}, (bytes.size() - page) / 2, bytes.size() - page}) {
+    Add(bytes.subspan(begin, page));
+  }
+  return *this;
 }
 
 std::string Digest::Hex() {

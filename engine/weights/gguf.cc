@@ -162,6 +162,8 @@ const GgufTensor* Gguf::FindTensor(absl::string_view name) const {
   return found == tensor_index_.end() ? nullptr : &tensors_[found->second];
 }
 
+absl::Status Gguf::status() const { return file_ == nullptr ? absl::OkStatus() : file_->status(); }
+
 void Gguf::ReleasePages() const {
   if (file_ != nullptr) file_->ReleasePages();
 }
@@ -170,6 +172,7 @@ absl::StatusOr<Gguf> OpenGguf(const std::string& path) {
   absl::StatusOr<std::shared_ptr<const MappedFile>> file = MappedFile::Open(path);
   if (!file.ok()) return file.status();
   absl::StatusOr<Gguf> gguf = ParseGguf((*file)->bytes());
+  if (absl::Status status = (*file)->status(); !status.ok()) return status;
   if (!gguf.ok()) {
     return absl::Status(gguf.status().code(), absl::StrCat(path, ": ", gguf.status().message()));
   }

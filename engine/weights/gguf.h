@@ -81,8 +81,10 @@ class Gguf {
 
   // Everything before the tensors' data: metadata and tensor table.
   absl::Span<const std::byte> header() const { return header_; }
+  int64_t file_bytes() const { return file_bytes_; }
 
   // See MappedFile; nothing for a Gguf parsed from bytes.
+  absl::Status status() const;
   void ReleasePages() const;
 
  private:
@@ -101,6 +103,7 @@ class Gguf {
 
   std::shared_ptr<const MappedFile> file_;
   absl::Span<const std::byte> header_;
+  int64_t file_bytes_ = 0;
   absl::flat_hash_map<absl::string_view, Value> metadata_;
   std::vector<GgufTensor> tensors_;
   absl::flat_hash_map<absl::string_view, size_t> tensor_index_;

@@ -18,7 +18,6 @@
 namespace liger {
 namespace {
 
-constexpr size_t kSampledBytes = 4096;
 constexpr size_t kMaxNameBytes = 256;
 
 // Reads metadata into a configuration; keeps the first error.
@@ -260,6 +259,18 @@ class GgufCheckpoint final : public Checkpoint {
     }
   }
 
+  CheckpointSource source() const override {
+    CheckpointSource source{.format = "GGUF version 3",
+                            .architecture = std::string(architecture_.name),
+                            .files = 1,
+                            .bytes = gguf_.file_bytes()};
+    for (const GgufTensor& tensor : gguf_.tensors()) {
+      source.Count(tensor.type, static_cast<int64_t>(tensor.data.size()));
+    }
+    return source;
+  }
+
+  absl::Status status() const override { return gguf_.status(); }
   void ReleasePages() const override { gguf_.ReleasePages(); }
   std::string identity() const override { return identity_; }
 
@@ -281,13 +292,7 @@ class GgufCheckpoint final : public Checkpoint {
   std::string ComputeIdentity() const {
     Digest digest("liger gguf weights");
     digest.Add(gguf_.header());
-    for (const GgufTensor& tensor : gguf_.tensors()) {
-      const size_t size = tensor.data.size();
-      const size_t page = std::min(size, kSampledBytes);
-      for (size_t begin : {size_t{0}, (size - page) / 2, size - page}) {
-        digest.Add(tensor.data.subspan(begin, page));
-      }
-    }
+    for (const GgufTensor& tensor : gguf_.tensors()) digest.AddSample(tensor.data);
     return digest.Hex();
   }
 

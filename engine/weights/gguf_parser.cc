@@ -112,6 +112,7 @@ class GgufParser {
       if (absl::Status status = ReadTensor(i); !status.ok()) return status;
     }
     gguf_.header_ = bytes_.first(cursor_.position());
+    gguf_.file_bytes_ = static_cast<int64_t>(bytes_.size());
     if (absl::Status status = PlaceTensors(); !status.ok()) return status;
     return std::move(gguf_);
   }

@@ -17,6 +17,7 @@ struct ModelType {
   bool qkv_bias;
   bool qk_norm;
 };
+// A model's own type, and the pretrained ones; an architecture of the same shape is one line more.
 constexpr ModelType kModelTypes[] = {
     {"llama", GateKind::kGla, false, false},
     {"mistral", GateKind::kGla, false, false},
@@ -61,6 +62,9 @@ void RefuseUnsupported(JsonReader* reader) {
   float rotary = 1;
   reader->Read("partial_rotary_factor", &rotary);
   if (rotary != 1) reader->Fail("partial_rotary_factor", "is not 1, which alone is supported");
+  if (reader->Has("quantization_config")) {
+    reader->Fail("quantization_config", "is set; only weights of F32, F16 and BF16 are supported");
+  }
 }
 
 // rope_scaling, which newer files call rope_parameters and give the base in.
@@ -93,17 +97,25 @@ void ReadEosTokens(JsonReader* reader, ModelConfig* config) {
   const nlohmann::json* value = reader->Find("eos_token_id");
   if (value == nullptr) return;
   const nlohmann::json list = value->is_array() ? *value : nlohmann::json::array({*value});
+  if (list.size() > kMaxEosTokens) {
+    return reader->Fail("eos_token_id",
+                        absl::StrCat("has ", list.size(), " values; at most ", kMaxEosTokens));
+  }
   for (const nlohmann::json& id : list) {
     const nlohmann::json field = {{"eos_token_id", id}};
     JsonReader element(field);
-    element.Require("eos_token_id", &config->eos_token_ids.emplace_back());
+    int token = 0;
+    element.Require("eos_token_id", &token);
     reader->Update(element.status());
+    std::vector<int32_t>& ids = config->eos_token_ids;
+    if (std::find(ids.begin(), ids.end(), token) == ids.end()) ids.push_back(token);
   }
 }
 
 }  // namespace
 
-absl::StatusOr<ModelConfig> ParseHfConfig(absl::string_view text) {
+absl::StatusOr<ModelConfig> ParseHfConfig(absl::string_view text,
+                                          std::optional<bool> qk_norm_tensors) {
   const absl::StatusOr<nlohmann::json> json = ParseJsonObject(text, kMaxConfigBytes);
   if (!json.ok()) return json.status();
   JsonReader reader(*json);
@@ -122,6 +134,7 @@ absl::StatusOr<ModelConfig> ParseHfConfig(absl::string_view text) {
   reader.Require("vocab_size", &config.vocab_size);
   reader.Require("rms_norm_eps", &config.rms_norm_eps);
   reader.Read("tie_word_embeddings", &config.tied_embeddings);
+  config.qk_norm = qk_norm_tensors.value_or(config.qk_norm);
   reader.Read("qk_norm", &config.qk_norm);
   ReadRope(&reader, &config);
 
@@ -140,6 +153,15 @@ absl::StatusOr<ModelConfig> ParseHfConfig(absl::string_view text) {
   if (!reader.status().ok()) return reader.status();
   if (absl::Status status = Validate(config); !status.ok()) return status;
   return config;
+}
+
+absl::Status AddGenerationConfig(absl::string_view text, ModelConfig* config) {
+  const absl::StatusOr<nlohmann::json> json = ParseJsonObject(text, kMaxConfigBytes);
+  if (!json.ok()) return json.status();
+  JsonReader reader(*json);
+  ReadEosTokens(&reader, config);
+  if (!reader.status().ok()) return reader.status();
+  return Validate(*config);
 }
 
 }  // namespace liger

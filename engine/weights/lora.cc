@@ -30,10 +30,6 @@ absl::Status In(absl::string_view file, const absl::Status& status) {
                      : absl::Status(status.code(), absl::StrCat(file, ": ", status.message()));
 }
 
-absl::string_view AsText(absl::Span<const std::byte> bytes) {
-  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
-}
-
 // Applies liger_config.json.
 absl::Status ApplyOverrides(absl::string_view text, ModelConfig* config) {
   const absl::StatusOr<nlohmann::json> json = ParseJsonObject(text, kMaxConfigBytes);
@@ -218,8 +214,8 @@ absl::StatusOr<LoraAdapter> LoadLora(const std::string& folder, const Checkpoint
   const auto liger_config = open(kLigerConfigFile);
   if (!liger_config.ok() && !absl::IsNotFound(liger_config.status())) return liger_config.status();
 
-  LoraFiles files = {.config = AsText((*config)->bytes()), .weights = (*weights)->bytes()};
-  if (liger_config.ok()) files.liger_config = AsText((*liger_config)->bytes());
+  LoraFiles files = {.config = (*config)->text(), .weights = (*weights)->bytes()};
+  if (liger_config.ok()) files.liger_config = (*liger_config)->text();
   absl::StatusOr<LoraAdapter> adapter = ParseLora(files, base);
   if (!adapter.ok()) return In(folder, adapter.status());
   return adapter;

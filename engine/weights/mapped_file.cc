@@ -10,6 +10,7 @@
 #include "absl/cleanup/cleanup.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "engine/weights/bus_errors.h"
 
 namespace liger {
 
@@ -25,16 +26,30 @@ absl::StatusOr<std::shared_ptr<const MappedFile>> MappedFile::Open(const std::st
     return absl::InvalidArgumentError(absl::StrCat(path, " is not a regular file"));
   }
   const auto size = static_cast<size_t>(info.st_size);
-  if (size == 0) return std::shared_ptr<const MappedFile>(new MappedFile(nullptr, 0));
+  if (size == 0) return std::shared_ptr<const MappedFile>(new MappedFile(path, nullptr, 0, -1));
 
   void* data = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd, 0);
   if (data == MAP_FAILED) return absl::ErrnoToStatus(errno, absl::StrCat("cannot map ", path));
-  return std::shared_ptr<const MappedFile>(
-      new MappedFile(static_cast<const std::byte*>(data), size));
+  const auto* bytes = static_cast<const std::byte*>(data);
+  const int guard = GuardMapping(bytes, size);
+  if (guard < 0) {
+    munmap(data, size);
+    return absl::ResourceExhaustedError(
+        absl::StrCat("cannot map ", path, ": ", kMaxGuardedMappings, " files are mapped already"));
+  }
+  return std::shared_ptr<const MappedFile>(new MappedFile(path, bytes, size, guard));
 }
 
 MappedFile::~MappedFile() {
-  if (size_ > 0) munmap(const_cast<std::byte*>(data_), size_);
+  if (size_ == 0) return;
+  ReleaseGuard(guard_);
+  munmap(const_cast<std::byte*>(data_), size_);
+}
+
+absl::Status MappedFile::status() const {
+  if (size_ == 0 || !HadBusError(guard_)) return absl::OkStatus();
+  return absl::DataLossError(absl::StrCat(
+      path_, ": was truncated, or could not be read, after it was opened with ", size_, " bytes"));
 }
 
 void MappedFile::ReleasePages() const {

@@ -50,4 +50,15 @@ std::vector<TensorInfo> ModelTensors(const ModelConfig& config) {
   return tensors;
 }
 
+void AddModel(const ModelConfig& config, Digest* digest) {
+  digest->Add(config.rope_theta).Add(config.rms_norm_eps);
+  digest->Add(GateName(config.gate)).Add(config.window);
+  digest->Add(config.gate_normalizer).Add(config.mix).Add(config.num_heads);
+  for (float frequency : RopeInverseFrequencies(config)) digest->Add(frequency);
+  for (const TensorInfo& info : ModelTensors(config)) {
+    digest->Add(info.name);
+    for (int64_t extent : info.shape) digest->Add(extent);
+  }
+}
+
 }  // namespace liger

@@ -8,6 +8,7 @@
 
 #include "engine/model_config.h"
 #include "engine/weights/checkpoint.h"
+#include "engine/weights/digest.h"
 
 namespace liger {
 
@@ -24,6 +25,9 @@ std::vector<Projection> LayerProjections(const ModelConfig& config);
 
 // All of them, lm_head only where the embeddings are not tied. `config` is valid.
 std::vector<TensorInfo> ModelTensors(const ModelConfig& config);
+
+// What of the configuration the computation depends on, for a model's identity.
+void AddModel(const ModelConfig& config, Digest* digest);
 
 }  // namespace liger
 

@@ -45,13 +45,9 @@ class RandomCheckpoint final : public Checkpoint {
  public:
   RandomCheckpoint(ModelConfig config, uint64_t seed) : config_(std::move(config)) {
     Digest digest("liger random weights");
-    digest.Add(seed).Add(config_.rope_theta).Add(config_.rms_norm_eps);
-    digest.Add(GateName(config_.gate)).Add(config_.window);
-    digest.Add(config_.gate_normalizer).Add(config_.mix).Add(config_.num_heads);
-    for (float frequency : RopeInverseFrequencies(config_)) digest.Add(frequency);
+    digest.Add(seed);
+    AddModel(config_, &digest);
     for (TensorInfo& info : ModelTensors(config_)) {
-      digest.Add(info.name);
-      for (int64_t extent : info.shape) digest.Add(extent);
       const uint64_t key = HashName(seed, info.name);
       const std::string name = info.name;
       tensors_.emplace(name, Tensor{std::move(info), key});
@@ -79,6 +75,10 @@ class RandomCheckpoint final : public Checkpoint {
     for (size_t done = 0; done < out.size(); done += size, ++first_row) {
       FillRow(Mix(key + static_cast<uint64_t>(first_row)), deviation, out.subspan(done, size));
     }
+  }
+
+  CheckpointSource source() const override {
+    return {.format = "random weights", .architecture = config_.name};
   }
 
   std::string identity() const override { return identity_; }

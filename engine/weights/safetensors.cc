@@ -121,6 +121,7 @@ absl::StatusOr<Safetensors> ParseSafetensors(absl::Span<const std::byte> bytes) 
   const absl::Span<const std::byte> data = rest.subspan(header_size);
   Safetensors file;
   file.bytes_ = bytes;
+  file.header_ = bytes.first(sizeof(header_size) + header_size);
   uint64_t expected = 0;
   for (Entry& entry : entries) {
     if (entry.begin != expected) {
@@ -150,10 +151,19 @@ const SafetensorsTensor* Safetensors::FindTensor(absl::string_view name) const {
   return found == index_.end() ? nullptr : &tensors_[found->second];
 }
 
+absl::Status Safetensors::status() const {
+  return file_ == nullptr ? absl::OkStatus() : file_->status();
+}
+
+void Safetensors::ReleasePages() const {
+  if (file_ != nullptr) file_->ReleasePages();
+}
+
 absl::StatusOr<Safetensors> OpenSafetensors(const std::string& path) {
   absl::StatusOr<std::shared_ptr<const MappedFile>> file = MappedFile::Open(path);
   if (!file.ok()) return file.status();
   absl::StatusOr<Safetensors> safetensors = ParseSafetensors((*file)->bytes());
+  if (absl::Status status = (*file)->status(); !status.ok()) return status;
   if (!safetensors.ok()) {
     return absl::Status(safetensors.status().code(),
                         absl::StrCat(path, ": ", safetensors.status().message()));

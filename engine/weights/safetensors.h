@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
@@ -41,6 +42,12 @@ class Safetensors {
   // nullptr where there is none.
   const SafetensorsTensor* FindTensor(absl::string_view name) const;
   absl::Span<const std::byte> bytes() const { return bytes_; }
+  // Everything before the tensors' data: the JSON and its size.
+  absl::Span<const std::byte> header() const { return header_; }
+
+  // See MappedFile; nothing for what was parsed from bytes.
+  absl::Status status() const;
+  void ReleasePages() const;
 
  private:
   friend absl::StatusOr<Safetensors> ParseSafetensors(absl::Span<const std::byte> bytes);
@@ -48,6 +55,7 @@ class Safetensors {
 
   std::shared_ptr<const MappedFile> file_;
   absl::Span<const std::byte> bytes_;
+  absl::Span<const std::byte> header_;
   std::vector<SafetensorsTensor> tensors_;
   absl::flat_hash_map<std::string, size_t> index_;
 };

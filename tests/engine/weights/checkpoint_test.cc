@@ -4,16 +4,17 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
-#include <fstream>
+#include <limits>
+#include <utility>
 
 #include "tests/engine/weights/safetensors_builder.h"
 #include "tests/engine/weights/status_matchers.h"
+#include "tests/engine/weights/temp_folder.h"
+#include "tests/engine/weights/tiny_hf_folder.h"
 #include "tests/engine/weights/tiny_llama.h"
 
 namespace liger {
 namespace {
-
-namespace fs = std::filesystem;
 
 constexpr char kConfigJson[] = R"({"model_type":"liger_hgrn2","num_hidden_layers":2,
   "hidden_size":24,"intermediate_size":8,"num_attention_heads":2,"num_key_value_heads":1,
@@ -22,19 +23,10 @@ constexpr char kAdapterConfigJson[] = R"({"r":1,"lora_alpha":1,"target_modules":
 
 class CheckpointTest : public testing::Test {
  protected:
-  CheckpointTest() {
-    fs::remove_all(folder_);
-    fs::create_directories(folder_);
-  }
-  ~CheckpointTest() override { fs::remove_all(folder_); }
-
   std::string Write(const std::string& name, const std::string& contents) const {
-    const fs::path path = folder_ / name;
-    fs::create_directories(path.parent_path());
-    std::ofstream(path, std::ios::binary) << contents;
-    return path.string();
+    return folder_.Write(name, contents);
   }
-  std::string Path(const std::string& name) const { return (folder_ / name).string(); }
+  std::string Path(const std::string& name) const { return folder_.Path(name); }
 
   static std::string AdapterWeights() {
     SafetensorsBuilder builder;
@@ -47,11 +39,7 @@ class CheckpointTest : public testing::Test {
     return builder.Build();
   }
 
- private:
-  const fs::path folder_ =
-      fs::path(testing::TempDir()) /
-      absl::StrCat("checkpoint_test_",
-                   testing::UnitTest::GetInstance()->current_test_info()->name());
+  const TempFolder folder_;
 };
 
 TEST_F(CheckpointTest, OpensGgufWithAnAdapter) {
@@ -100,6 +88,58 @@ TEST_F(CheckpointTest, OpensRandomWeights) {
   EXPECT_NE((*checkpoint)->Find("model.layers.1.self_attn.q_proj.weight"), nullptr);
 }
 
+TEST_F(CheckpointTest, OpensAFolderWithAnAdapter) {
+  TinyHfFolder{.model_type = "mistral"}.Write(folder_);
+  Write("adapter/adapter_config.json", kAdapterConfigJson);
+  Write("adapter/adapter_model.safetensors", AdapterWeights());
+  const auto adapted = OpenCheckpoint({.path = folder_.path(), .adapter_path = Path("adapter")});
+  ASSERT_THAT(adapted, IsOk());
+  const std::string name = "model.layers.1.self_attn.v_proj.weight";
+  float row[24];
+  (*adapted)->ReadRows(*(*adapted)->Find(name), 3, row);
+  for (int i = 0; i < 24; ++i) EXPECT_EQ(row[i], TinyLlama::Element(name, 3 * 24 + i) + 0.5f);
+  EXPECT_EQ((*adapted)->source().adapter, "LoRA of rank 1 on 2 matrices: v_proj");
+  EXPECT_EQ((*adapted)->source().architecture, "mistral");
+}
+
+// Whatever the file format: numbers that cannot be computed with are found when they are read.
+TEST_F(CheckpointTest, NamesTheTensorThatHoldsNanOrInfinity) {
+  const float bad[] = {std::numeric_limits<float>::quiet_NaN(),
+                       -std::numeric_limits<float>::infinity(), 3.4e38f};
+  for (const float value : bad) {
+    TinyLlama tiny;
+    tiny.keep = [](absl::string_view name) { return name != "blk.1.ffn_norm.weight"; };
+    std::string data = TinyLlama::Elements("x", 23) + Raw(value);
+    const std::string path =
+        Write("bad.gguf", tiny.Builder().Tensor("blk.1.ffn_norm.weight", {24}, 0, data).Build());
+    const auto checkpoint = OpenCheckpoint({.path = path});
+    ASSERT_THAT(checkpoint, IsOk());
+    float row[24];
+    const Checkpoint& c = **checkpoint;
+    c.ReadRows(*c.Find("model.layers.0.post_attention_layernorm.weight"), 0, row);
+    EXPECT_THAT(c.status(), IsOk());
+    c.ReadRows(*c.Find("model.layers.1.post_attention_layernorm.weight"), 0, row);
+    EXPECT_THAT(c.status(),
+                IsRefused(path + ": tensor model.layers.1.post_attention_layernorm.weight holds"));
+  }
+}
+
+TEST_F(CheckpointTest, SaysThatAFileWasTruncatedWhileItWasRead) {
+  TinyHfFolder{}.Write(folder_);
+  const auto folder = OpenCheckpoint({.path = folder_.path()});
+  const auto gguf = OpenCheckpoint({.path = Write("a.gguf", TinyLlama{}.Builder().Build())});
+  ASSERT_THAT(folder, IsOk());
+  ASSERT_THAT(gguf, IsOk());
+  for (const auto& [checkpoint, file] :
+       {std::pair(folder->get(), "model.safetensors"), std::pair(gguf->get(), "a.gguf")}) {
+    std::filesystem::resize_file(Path(file), 0);
+    float row[24];
+    checkpoint->ReadRows(*checkpoint->Find("model.norm.weight"), 0, row);
+    EXPECT_EQ(checkpoint->status().code(), absl::StatusCode::kDataLoss);
+    EXPECT_THAT(std::string(checkpoint->status().message()), testing::HasSubstr(Path(file)));
+  }
+}
+
 TEST_F(CheckpointTest, NamesTheFileThatIsWrong) {
   const auto open = [](const CheckpointOptions& options) {
     return OpenCheckpoint(options).status();
@@ -108,7 +148,8 @@ TEST_F(CheckpointTest, NamesTheFileThatIsWrong) {
   EXPECT_THAT(std::string(open({.path = Path("missing.gguf")}).message()),
               testing::HasSubstr(Path("missing.gguf")));
   EXPECT_EQ(open({.path = ""}).code(), absl::StatusCode::kNotFound);
-  EXPECT_THAT(open({.path = Path("")}), IsRefused("is a folder; weights are read from a .gguf"));
+  EXPECT_THAT(std::string(open({.path = Path("")}).message()),
+              testing::HasSubstr(Path("") + "/config.json"));
   EXPECT_THAT(open({.path = Write("empty.gguf", "")}), IsRefused("empty.gguf: not a GGUF file"));
   EXPECT_THAT(open({.path = Write("phi.gguf",
                                   GgufBuilder().String("general.architecture", "phi3").Build())}),
@@ -140,7 +181,7 @@ TEST_F(CheckpointTest, NamesTheAdapterFileThatIsWrong) {
   Write("adapter/adapter_config.json", "");
   EXPECT_THAT(open(), IsRefused(Path("adapter") + ": adapter_config.json: no valid JSON"));
   Write("adapter/adapter_config.json", kAdapterConfigJson);
-  fs::create_directories(Path("adapter/liger_config.json"));
+  std::filesystem::create_directories(Path("adapter/liger_config.json"));
   EXPECT_THAT(open(), IsRefused(Path("adapter/liger_config.json") + " is not a regular file"));
 }
 
