@@ -6,6 +6,7 @@ find_package(absl REQUIRED)
 find_package(PkgConfig REQUIRED)
 find_package(OpenSSL REQUIRED)
 pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8)
+pkg_check_modules(UTF8PROC REQUIRED IMPORTED_TARGET libutf8proc)
 
 if(LIGER_BUILD_SERVICE)
   # Protobuf in module mode, and before gRPC: its CMake config is not packaged.

@@ -25,6 +25,7 @@ runtime_packages=(
   libprometheus-cpp-pull1.0
   libprotobuf32
   libspdlog1.10
+  libutf8proc2
 )
 
 build_packages=(
@@ -40,6 +41,7 @@ build_packages=(
   libprotobuf-dev
   libspdlog-dev
   libssl-dev
+  libutf8proc-dev
   ninja-build
   nlohmann-json3-dev
   pkg-config
