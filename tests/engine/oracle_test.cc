@@ -12,26 +12,13 @@
 #include <string>
 #include <vector>
 
-#include "engine/cpu_backend.h"
 #include "engine/engine.h"
 #include "engine/model.h"
+#include "tests/engine/logit_capture.h"
 #include "tests/engine/test_models.h"
 
 namespace liger {
 namespace {
-
-// What Model::Forward hands to the sampler.
-class LogitCapture : public CpuBackend {
- public:
-  using CpuBackend::CpuBackend;
-  void Sample(int /*first*/, Activations logits) override {
-    for (int i = 0; i < logits.rows; ++i) {
-      const float* row = static_cast<float*>(logits.data) + int64_t{1} * i * logits.cols;
-      rows.emplace_back(row, row + logits.cols);
-    }
-  }
-  std::vector<std::vector<float>> rows;
-};
 
 // An adapter of models/ and what a model with it computes.
 struct Reference {
