@@ -66,8 +66,11 @@ struct BackendOptions {
   std::string isa = "auto";
 };
 
-// Owns device memory, execution resources and the states. Operations are queued in the order of the
-// calls; RunStep returns when they are done. Not thread-safe.
+// Owns device memory, execution resources and the states. In host memory a state is, for every
+// backend: S of each layer, float32 [num_kv_heads][1 or 2 (gsa: K~, V~)][head_dim][head_dim]; the
+// ring of raw rows of each layer, [num_kv_heads][window + 16][2 (k, v)][head_dim] in the row type;
+// the last hidden vector, float32 [hidden_size]. Operations are queued in the order of the calls;
+// RunStep returns when they are done. Not thread-safe.
 class Backend : public StateStorage {
  public:
   virtual std::string name() const = 0;    // "cpu" or "cuda"
@@ -76,7 +79,6 @@ class Backend : public StateStorage {
   // How the states' rows are stored: "f32" or "bf16". Part of a state's identity.
   virtual std::string row_dtype() const = 0;
   virtual int64_t weight_bytes() const = 0;
-  virtual int64_t state_bytes() const = 0;  // of one slot
 
   // ---- Loading. RESOURCE_EXHAUSTED where the device's memory does not suffice. ----
 

@@ -106,9 +106,9 @@ absl::Status CpuBackend::AllocateStates(const ModelConfig& config, int max_slots
   hidden_size_ = config.hidden_size;
 
   constexpr size_t kCacheLine = 64;
-  slot_bytes_ = num_layers_ * (shape_.recurrence_floats() * sizeof(float) + shape_.row_bytes()) +
-                hidden_size_ * sizeof(float);
-  slot_bytes_ = (slot_bytes_ + kCacheLine - 1) / kCacheLine * kCacheLine;
+  state_bytes_ = num_layers_ * (shape_.recurrence_floats() * sizeof(float) + shape_.row_bytes()) +
+                 hidden_size_ * sizeof(float);
+  slot_bytes_ = (state_bytes_ + kCacheLine - 1) / kCacheLine * kCacheLine;
   LIGER_ASSIGN_OR_RETURN(states_, AlignedBuffer::Allocate(slot_bytes_ * max_slots));
   LIGER_ASSIGN_OR_RETURN(
       attention_scratch_,
@@ -138,6 +138,14 @@ void CpuBackend::ClearSlot(SlotId slot) { std::memset(Slot(slot), 0, slot_bytes_
 
 void CpuBackend::CopySlot(SlotId from, SlotId to) {
   std::memcpy(Slot(to), Slot(from), slot_bytes_);
+}
+
+void CpuBackend::ReadSlot(SlotId from, std::byte* to) const {
+  std::memcpy(to, Slot(from), state_bytes_);
+}
+
+void CpuBackend::WriteSlot(const std::byte* from, SlotId to) {
+  std::memcpy(Slot(to), from, state_bytes_);
 }
 
 void CpuBackend::BindSampler(SlotId slot, std::unique_ptr<SamplerState> sampler) {

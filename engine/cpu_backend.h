@@ -23,7 +23,7 @@ class CpuBackend : public Backend {
   std::string dtype() const override;
   std::string row_dtype() const override { return dtype(); }
   int64_t weight_bytes() const override { return weight_bytes_; }
-  int64_t state_bytes() const override { return static_cast<int64_t>(slot_bytes_); }
+  int64_t state_bytes() const override { return static_cast<int64_t>(state_bytes_); }
 
   absl::StatusOr<Matrix> LoadMatrix(const Checkpoint& checkpoint,
                                     absl::Span<const TensorInfo* const> stacked) override;
@@ -34,6 +34,8 @@ class CpuBackend : public Backend {
 
   void ClearSlot(SlotId slot) override;
   void CopySlot(SlotId from, SlotId to) override;
+  void ReadSlot(SlotId from, std::byte* to) const override;
+  void WriteSlot(const std::byte* from, SlotId to) override;
   void BindSampler(SlotId slot, std::unique_ptr<SamplerState> sampler) override;
 
   absl::Status RunStep(const StepPlan& plan, absl::FunctionRef<void()> forward) override;
@@ -75,7 +77,8 @@ class CpuBackend : public Backend {
   float rms_norm_eps_ = 0;
   int num_layers_ = 0;
   int hidden_size_ = 0;
-  size_t slot_bytes_ = 0;
+  size_t state_bytes_ = 0;
+  size_t slot_bytes_ = 0;  // the same in whole cache lines
   AlignedBuffer states_;
   AlignedBuffer attention_scratch_;
   std::vector<float> rope_cos_;

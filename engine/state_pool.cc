@@ -30,18 +30,44 @@ void StateSlot::Release() {
 }
 
 StatePool::StatePool(int num_slots, StateStorage* storage)
-    : storage_(storage), progress_(num_slots), free_(num_slots) {
+    : storage_(storage),
+      saved_states_(static_cast<size_t>(storage->state_bytes())),
+      progress_(num_slots),
+      free_(num_slots) {
   // The lowest slot is given out first.
   std::iota(free_.rbegin(), free_.rend(), 0);
 }
 
-std::optional<StateSlot> StatePool::Acquire() {
+std::optional<SlotId> StatePool::Take() {
   if (free_.empty()) return std::nullopt;
   const SlotId slot = free_.back();
   free_.pop_back();
-  progress_[slot] = {};
-  storage_->ClearSlot(slot);
-  return StateSlot(this, slot);
+  return slot;
+}
+
+std::optional<StateSlot> StatePool::Acquire() {
+  const std::optional<SlotId> slot = Take();
+  if (!slot) return std::nullopt;
+  progress_[*slot] = {};
+  storage_->ClearSlot(*slot);
+  return StateSlot(this, *slot);
+}
+
+std::optional<StateSlot> StatePool::Acquire(const SavedState& state) {
+  assert(state.bytes.size() == saved_states_.state_bytes());
+  const std::optional<SlotId> slot = Take();
+  if (!slot) return std::nullopt;
+  progress_[*slot] = state.progress;
+  storage_->WriteSlot(state.bytes.data(), *slot);
+  return StateSlot(this, *slot);
+}
+
+std::shared_ptr<const SavedState> StatePool::Save(SlotId slot) const {
+  std::shared_ptr<SavedState> state = saved_states_.New();
+  if (state == nullptr) return nullptr;
+  state->progress = progress_[slot];
+  storage_->ReadSlot(slot, state->bytes.data());
+  return state;
 }
 
 void StatePool::Copy(SlotId from, SlotId to) {
@@ -67,6 +93,7 @@ void StatePool::Advance(SlotId slot, int num_tokens, int64_t folded) {
   assert(folded >= p.folded && folded % kFoldBlock == 0);
   p.position += num_tokens;
   p.folded = folded;
+  p.hidden = p.position;
 }
 
 }  // namespace liger

@@ -3,9 +3,13 @@
 #ifndef LIGER_ENGINE_STATE_POOL_H_
 #define LIGER_ENGINE_STATE_POOL_H_
 
+#include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <vector>
+
+#include "engine/saved_state.h"
 
 namespace liger {
 
@@ -17,14 +21,10 @@ class StateStorage {
   virtual ~StateStorage() = default;
   virtual void ClearSlot(SlotId slot) = 0;
   virtual void CopySlot(SlotId from, SlotId to) = 0;
-};
-
-// How far a state has come. 0 <= folded <= committed <= position <= committed + 16, and folded is a
-// multiple of 16.
-struct SlotProgress {
-  int64_t position = 0;   // tokens absorbed
-  int64_t committed = 0;  // tokens that the client's text accounts for; no way back before it
-  int64_t folded = 0;     // tokens that the recurrence holds; the rest is in the ring of rows
+  // Copies between a slot and host memory, state_bytes() bytes.
+  virtual int64_t state_bytes() const = 0;
+  virtual void ReadSlot(SlotId from, std::byte* to) const = 0;
+  virtual void WriteSlot(const std::byte* from, SlotId to) = 0;
 };
 
 class StatePool;
@@ -60,6 +60,8 @@ class StatePool {
 
   // A cleared slot at position 0, or nothing when all are taken.
   std::optional<StateSlot> Acquire();
+  // The same with a saved state in it, which came from a pool of the same model and row type.
+  std::optional<StateSlot> Acquire(const SavedState& state);
 
   int total() const { return static_cast<int>(progress_.size()); }
   int free() const { return static_cast<int>(free_.size()); }
@@ -68,6 +70,9 @@ class StatePool {
 
   // Copies state and progress of one slot to another: a fork, or a copy put aside.
   void Copy(SlotId from, SlotId to);
+  // Copies state and progress of a slot to host memory; null where there is none. Takes the time
+  // that memory needs for the bytes.
+  std::shared_ptr<const SavedState> Save(SlotId slot) const;
   // The client's text now accounts for `position` tokens: committed <= position <= absorbed.
   void Commit(SlotId slot, int64_t position);
   // Takes back every token after `position`, exactly: committed <= position <= absorbed.
@@ -78,7 +83,11 @@ class StatePool {
  private:
   friend class StateSlot;
 
+  // The next free slot, as its last owner left it.
+  std::optional<SlotId> Take();
+
   StateStorage* storage_;
+  SavedStateFactory saved_states_;
   std::vector<SlotProgress> progress_;
   std::vector<SlotId> free_;
 };

@@ -31,7 +31,7 @@ class EngineLoop::Impl {
         vocab_size_(engine->info().config.vocab_size),
         total_slots_(engine->states().total()),
         queue_(options.max_queue),
-        scheduler_(engine, options.state_keeper) {
+        scheduler_(engine, options.prefix_cache) {
     loads_.slots_total = total_slots_;
     loads_.max_queue = options.max_queue;
     thread_ = std::thread([this] { Run(); });
@@ -95,11 +95,12 @@ class EngineLoop::Impl {
       scheduler_.Schedule(results->time, &batch, results.get());
       idle = batch.entries.empty();
       if (!idle) busy_since = Step(batch, busy_since, results.get());
+      // Before the results: who has heard of a request finds it in the loads.
+      PublishLoads();
       if (!results->empty()) {
         output.Publish(std::move(results));
         results = output.NewResults();
       }
-      PublishLoads();
       if (last_mail && scheduler_.empty()) return;
     }
   }

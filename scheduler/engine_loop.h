@@ -13,7 +13,7 @@
 #include "scheduler/loop_observer.h"
 #include "scheduler/request.h"
 #include "scheduler/request_queue.h"
-#include "scheduler/state_keeper.h"
+#include "states/prefix_cache.h"
 
 namespace liger {
 
@@ -31,7 +31,7 @@ struct Loads {
 struct EngineLoopOptions {
   int max_queue = 256;
   LoopObserver* observer = nullptr;     // may be null; outlives the loop
-  StateKeeper* state_keeper = nullptr;  // may be null; outlives the loop
+  PrefixCache* prefix_cache = nullptr;  // may be null; outlives the loop
 };
 
 // Thread-safe.

@@ -20,7 +20,7 @@ void OutputProcessor::Process(StepResults* results, std::vector<OutputFeedback>*
          results->time);
   }
   for (const DrawnToken& drawn : results->drawn) Draw(drawn, *results, feedback);
-  for (const FinishedSequence& sequence : results->finished) Finish(sequence);
+  for (FinishedSequence& sequence : results->finished) Finish(sequence);
   for (EndedRequest& ended : results->ended) End(ended, results->time);
   results->Clear();
 }
@@ -72,11 +72,11 @@ void OutputProcessor::Draw(const DrawnToken& drawn, const StepResults& results,
   }
 }
 
-void OutputProcessor::Finish(const FinishedSequence& sequence) {
+void OutputProcessor::Finish(FinishedSequence& sequence) {
   RequestOutput& request = *sequence.request;
   OutputFinished finished{.index = sequence.index,
                           .reason = sequence.reason,
-                          .session_position = sequence.session_position,
+                          .state = std::move(sequence.state),
                           .timings = sequence.timings};
   // A stop string lies before whatever ended the sequence on the engine thread meanwhile.
   const int stop = request.texts[sequence.index].stop();
@@ -87,6 +87,7 @@ void OutputProcessor::Finish(const FinishedSequence& sequence) {
     finished.stop_token_id = sequence.stop_token_id;
   }
   request.sink->OnFinished(finished);
+  finished.state = nullptr;
   request.finished.push_back(std::move(finished));
 }
 

@@ -29,7 +29,7 @@ class OutputProcessor {
             SteadyTime time);
   void Draw(const DrawnToken& drawn, const StepResults& results,
             std::vector<OutputFeedback>* feedback);
-  static void Finish(const FinishedSequence& sequence);
+  static void Finish(FinishedSequence& sequence);
   void End(EndedRequest& ended, SteadyTime time);
 
   LoopObserver* observer_;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <functional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -74,6 +75,9 @@ absl::Status Validate(const Request& request, int vocab_size, bool has_tokenizer
     return absl::InvalidArgumentError(
         absl::StrCat("sampling.n is ", request.n, "; with a session it must be 1"));
   }
+  if (request.state != nullptr && request.state->progress.position > std::ssize(request.prompt)) {
+    return absl::InvalidArgumentError("the state has absorbed more than the prompt");
+  }
   LIGER_RETURN_IF_ERROR(liger::Validate(request.sampling, vocab_size));
   return ValidateStopping(request.stopping, vocab_size, has_tokenizer);
 }
@@ -99,6 +103,18 @@ std::vector<std::unique_ptr<SamplerState>> MakeSamplers(const Request& request, 
         params, request.prompt, std::min<int64_t>(request.stopping.max_tokens, vocab_size)));
   }
   return samplers;
+}
+
+// The last first.
+std::vector<int64_t> SnapshotPositions(const Request& request) {
+  const int64_t prompt = std::ssize(request.prompt);
+  std::vector<int64_t> positions = {prompt};
+  for (const int64_t position : request.snapshot_at) {
+    if (position > 0 && position < prompt) positions.push_back(position);
+  }
+  std::sort(positions.begin(), positions.end(), std::greater<>());
+  positions.erase(std::unique(positions.begin(), positions.end()), positions.end());
+  return positions;
 }
 
 std::unique_ptr<RequestOutput> MakeOutput(RequestId id, Request* request, bool holds_back,
@@ -156,6 +172,11 @@ absl::StatusOr<std::unique_ptr<ScheduledRequest>> PrepareRequest(QueueTicket tic
   scheduled->deadline = request.deadline;
   scheduled->score_prompt = request.echo && request.sampling.logprobs;
   scheduled->keep_state = request.keep_state;
+  if (!request.echo) {
+    scheduled->state = std::move(request.state);
+    scheduled->cache_scope = std::move(request.cache_scope);
+    scheduled->snapshots = SnapshotPositions(request);
+  }
   scheduled->max_tokens = request.stopping.max_tokens;
   scheduled->min_tokens = request.stopping.min_tokens;
   scheduled->samplers = MakeSamplers(request, vocab_size);

@@ -13,6 +13,7 @@
 #include "absl/status/status.h"
 #include "engine/sampler.h"
 #include "engine/sampling_params.h"
+#include "engine/saved_state.h"
 
 namespace liger {
 
@@ -82,8 +83,9 @@ struct OutputFinished {
   // At most one is set, with reason kStop.
   std::optional<std::string> stop_string;
   std::optional<TokenId> stop_token_id;
-  // Tokens that the kept state has absorbed; 0 without keep_state.
-  int64_t session_position = 0;
+  // With keep_state: the state that has absorbed prompt and token_ids, but perhaps for the last
+  // one. Its last hidden vector may be an older token's.
+  std::shared_ptr<const SavedState> state;
   Timings timings;
 };
 
@@ -107,7 +109,8 @@ class ResponseSink {
   virtual void OnDelta(OutputDelta& delta) = 0;
   virtual void OnFinished(const OutputFinished& finished) = 0;
   // OK, or: CANCELLED by Cancel; DEADLINE_EXCEEDED, in the queue too; UNAVAILABLE where a shutdown
-  // cut the request off; INTERNAL where a step failed.
+  // cut the request off; INTERNAL where a step failed; RESOURCE_EXHAUSTED where there was no memory
+  // for the state to keep.
   virtual void OnDone(const absl::Status& status, const Usage& usage) = 0;
 };
 
@@ -129,6 +132,15 @@ struct Request {
   // The state is to hold exactly the tokens that were sent (and what came before). Only with n 1.
   bool keep_state = false;
   int32_t adapter = 0;
+
+  // A state that has absorbed the first tokens of `prompt` and no others; null: none. Not used with
+  // echo, which needs every token's turn.
+  std::shared_ptr<const SavedState> state;
+  // Snapshots of this prompt's prefixes are looked for and taken in this scope of the prefix cache;
+  // empty: neither. Not with echo.
+  std::string cache_scope;
+  // Where to take snapshots, beside the end of the prompt: numbers of tokens.
+  std::vector<int64_t> snapshot_at;
 
   std::shared_ptr<ResponseSink> sink;  // not null
 };

@@ -60,7 +60,7 @@ class OutputText {
   int stop_ = -1;
 };
 
-// Made by Submit; afterwards touched on the output thread alone.
+// Made by Submit; touched on the output thread alone from its first event on.
 struct RequestOutput {
   RequestId id = 0;
   std::shared_ptr<ResponseSink> sink;

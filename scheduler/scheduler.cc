@@ -2,18 +2,28 @@
 
 #include <algorithm>
 #include <cassert>
+#include <functional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 
 namespace liger {
 
+namespace {
+
 using Phase = Sequence::Phase;
 
-Scheduler::Scheduler(Engine* engine, StateKeeper* keeper)
+// A prefix that came twice is worth a snapshot, and the step that ends there, if it spares this.
+constexpr int64_t kMinSparedTokens = kMaxUncommitted;
+// Each holds the engine thread for as long as a state's bytes take to copy.
+constexpr int kMaxSnapshotsPerStep = 4;
+
+}  // namespace
+
+Scheduler::Scheduler(Engine* engine, PrefixCache* cache)
     : engine_(engine),
       states_(&engine->states()),
-      keeper_(keeper),
+      cache_(cache),
       step_token_budget_(engine->info().step_token_budget) {
   assert(step_token_budget_ > states_->total());
   running_.reserve(states_->total());
@@ -68,7 +78,7 @@ SteadyTime Scheduler::NextDeadline() const {
 void Scheduler::Schedule(SteadyTime now, Batch* batch, StepResults* results) {
   batch->Clear();
   planned_.clear();
-  prefill_tokens_ = decode_tokens_ = 0;
+  prefill_tokens_ = decode_tokens_ = snapshots_ = 0;
   Expire(now, results);
   Sweep();
   Admit();
@@ -100,17 +110,69 @@ void Scheduler::Admit() {
   while (!waiting_.empty() && waiting_.begin()->second->slots_needed() <= states_->free()) {
     std::unique_ptr<ScheduledRequest> request =
         std::move(waiting_.extract(waiting_.begin()).mapped());
-    for (Sequence& sequence : request->sequences) {
-      sequence.slot = *states_->Acquire();
-      engine_->BindSampler(sequence.slot.id(), std::move(request->samplers[sequence.index]));
-      if (request->needs_spare) sequence.spare = *states_->Acquire();
-    }
-    request->ticket.Release();
+    Start(request.get());
     const auto place =
         std::upper_bound(running_.begin(), running_.end(), request,
                          [](const auto& a, const auto& b) { return OrderOf(*a) < OrderOf(*b); });
     running_.insert(place, std::move(request));
   }
+}
+
+void Scheduler::Start(ScheduledRequest* request) {
+  const std::shared_ptr<const SavedState> state = FindState(request);
+  if (state != nullptr) {
+    request->absorbed = state->progress.position;
+    request->output->usage.cached_tokens = request->absorbed;
+    waiting_prompt_tokens_ -= request->absorbed;
+    std::vector<int64_t>& snapshots = request->snapshots;
+    while (!snapshots.empty() && snapshots.back() <= request->absorbed) snapshots.pop_back();
+  }
+  const bool whole = request->absorbed == std::ssize(request->prompt);
+  for (Sequence& sequence : request->sequences) {
+    const bool restored = state != nullptr && (sequence.index == 0 || whole);
+    sequence.slot = restored ? *states_->Acquire(*state) : *states_->Acquire();
+    if (whole) sequence.phase = Phase::kFirst;
+    engine_->BindSampler(sequence.slot.id(), std::move(request->samplers[sequence.index]));
+    if (request->needs_spare) sequence.spare = *states_->Acquire();
+  }
+  request->ticket.Release();
+}
+
+std::shared_ptr<const SavedState> Scheduler::FindState(ScheduledRequest* request) {
+  const int64_t prompt = std::ssize(request->prompt);
+  std::shared_ptr<const SavedState> state = std::move(request->state);
+  // What has absorbed the whole prompt must still be good for a draw.
+  if (state != nullptr && state->progress.position == prompt &&
+      (request->max_tokens == 0 || !state->progress.can_draw())) {
+    state = nullptr;
+  }
+  if (cache_ == nullptr || request->cache_scope.empty()) {
+    request->snapshots.clear();
+    return state;
+  }
+  const int64_t covered = state != nullptr ? state->progress.position : 0;
+  PrefixCache::Match match = cache_->Find(request->cache_scope, request->prompt, covered,
+                                          request->max_tokens > 0 ? prompt : prompt - 1);
+  if (match.state != nullptr) state = std::move(match.state);
+  const int64_t begin = state != nullptr ? state->progress.position : 0;
+  if (match.seen_before < prompt && match.seen_before >= begin + kMinSparedTokens) {
+    std::vector<int64_t>& snapshots = request->snapshots;
+    const auto place =
+        std::lower_bound(snapshots.begin(), snapshots.end(), match.seen_before, std::greater<>());
+    if (place == snapshots.end() || *place != match.seen_before) {
+      snapshots.insert(place, match.seen_before);
+    }
+  }
+  return state;
+}
+
+void Scheduler::TakeSnapshot(ScheduledRequest* request, SlotId slot) {
+  if (request->snapshots.empty() || request->snapshots.back() != request->absorbed) return;
+  request->snapshots.pop_back();
+  if (++snapshots_ > kMaxSnapshotsPerStep) return;
+  cache_->Insert(request->cache_scope,
+                 absl::MakeConstSpan(request->prompt).first(request->absorbed),
+                 [&] { return states_->Save(slot); });
 }
 
 void Scheduler::Sweep() {
@@ -155,7 +217,10 @@ void Scheduler::PlanPrompt(ScheduledRequest* request, Batch* batch) {
   if (sequence->phase != Phase::kPrompt) return;
   const absl::Span<const TokenId> left =
       absl::MakeConstSpan(request->prompt).subspan(request->absorbed);
-  const absl::Span<const TokenId> chunk = left.subspan(0, BudgetLeft(*batch));
+  const int64_t end =
+      request->snapshots.empty() ? std::ssize(request->prompt) : request->snapshots.back();
+  const absl::Span<const TokenId> chunk =
+      left.subspan(0, std::min<int64_t>(BudgetLeft(*batch), end - request->absorbed));
   if (chunk.empty()) return;
 
   BatchEntry& entry = AddEntry(request, sequence, sequence->slot.id(), chunk, batch);
@@ -249,6 +314,7 @@ void Scheduler::PromptAbsorbed(ScheduledRequest* request, const BatchEntry& entr
                                int* scored, StepResults* results) {
   request->absorbed += entry.num_tokens;
   waiting_prompt_tokens_ -= entry.num_tokens;
+  TakeSnapshot(request, entry.slot);
   if (entry.score) {
     const int count = entry.num_tokens - (entry.next_token < 0 ? 1 : 0);
     results->scored.push_back({.request = request->output.get(), .first = *scored, .count = count});
@@ -327,21 +393,25 @@ void Scheduler::Settle(ScheduledRequest* request, Sequence* sequence, StepResult
 }
 
 void Scheduler::Finish(ScheduledRequest* request, Sequence* sequence, StepResults* results) {
-  const int64_t position = states_->progress(sequence->slot.id()).position;
+  std::shared_ptr<const SavedState> state;
+  if (request->keep_state) {
+    const SlotId slot = sequence->slot.id();
+    states_->Commit(slot, states_->progress(slot).position);
+    state = states_->Save(slot);
+    if (state == nullptr) {
+      return End(request, absl::ResourceExhaustedError("no memory to keep the state in"), results);
+    }
+  }
   results->finished.push_back(
       {.request = request->output.get(),
        .index = sequence->index,
        .reason = sequence->reason,
        .stop_token_id = sequence->stop_token_id,
-       .session_position = request->keep_state ? position : 0,
+       .state = std::move(state),
        .timings = {.queue = request->first_step - request->arrival,
                    .prefill = sequence->first_token - request->first_step,
                    .time_to_first_token = sequence->first_token - request->arrival,
                    .decode = sequence->last_token - sequence->first_token}});
-  if (request->keep_state && keeper_ != nullptr) {
-    const bool pending = std::ssize(request->prompt) + sequence->accounted > position;
-    keeper_->Keep(request->id, std::move(sequence->slot), pending ? sequence->last : -1);
-  }
   sequence->phase = Phase::kFinished;
   sequence->slot = {};
   sequence->spare = {};

@@ -18,8 +18,8 @@
 #include "scheduler/request.h"
 #include "scheduler/request_queue.h"
 #include "scheduler/sequence.h"
-#include "scheduler/state_keeper.h"
 #include "scheduler/step_results.h"
+#include "states/prefix_cache.h"
 
 namespace liger {
 
@@ -30,14 +30,17 @@ namespace liger {
 // A step gives every running output that can go on its next token, then spends what is left of the
 // token budget on prompts, in the same order, split anywhere.
 //
+// A prompt begins at the longest state there is of its first tokens: the request's own or a
+// snapshot of the prefix cache. Its chunks end where snapshots are to be taken.
+//
 // Not thread-safe: the engine thread's own. Calls only states() and BindSampler() of the engine.
 // One round: Add, Cancel and Apply as they come; Schedule; Engine::Step; Update. Each call appends
 // to `results` what the output thread must hear.
 class Scheduler {
  public:
-  // `engine` and `keeper` (may be null) outlive the scheduler. The engine's step token budget is
+  // `engine` and `cache` (may be null) outlive the scheduler. The engine's step token budget is
   // larger than its number of slots.
-  Scheduler(Engine* engine, StateKeeper* keeper);
+  Scheduler(Engine* engine, PrefixCache* cache);
 
   void Add(std::unique_ptr<ScheduledRequest> request);
   void Cancel(RequestId id, StepResults* results);
@@ -82,6 +85,10 @@ class Scheduler {
 
   void Expire(SteadyTime now, StepResults* results);
   void Admit();
+  // Gives the request its slots, and its prompt a place to begin.
+  void Start(ScheduledRequest* request);
+  std::shared_ptr<const SavedState> FindState(ScheduledRequest* request);
+  void TakeSnapshot(ScheduledRequest* request, SlotId slot);
   // Frees requests that have ended.
   void Sweep();
 
@@ -111,7 +118,7 @@ class Scheduler {
 
   Engine* engine_;
   StatePool* states_;
-  StateKeeper* keeper_;
+  PrefixCache* cache_;
   const int step_token_budget_;
 
   std::map<Order, std::unique_ptr<ScheduledRequest>> waiting_;
@@ -125,6 +132,7 @@ class Scheduler {
   int64_t generated_tokens_ = 0;
   int prefill_tokens_ = 0;
   int decode_tokens_ = 0;
+  int snapshots_ = 0;  // taken in the last step
 };
 
 }  // namespace liger

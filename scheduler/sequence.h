@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "engine/sampler.h"
@@ -64,6 +65,9 @@ struct ScheduledRequest {
   std::optional<SteadyTime> deadline;
 
   std::vector<TokenId> prompt;
+  std::shared_ptr<const SavedState> state;  // of its first tokens; until it is in a slot
+  std::string cache_scope;                  // empty: no snapshots
+  std::vector<int64_t> snapshots;           // positions yet to come, the last first
   bool score_prompt = false;
   bool keep_state = false;
   bool holds_back = false;   // keep_state with stop strings: tokens wait for the output thread

@@ -9,6 +9,7 @@
 
 #include "absl/status/status.h"
 #include "engine/engine.h"
+#include "engine/saved_state.h"
 #include "scheduler/request.h"
 #include "scheduler/request_output.h"
 
@@ -35,7 +36,7 @@ struct FinishedSequence {
   int index = 0;
   FinishReason reason = FinishReason::kLength;
   TokenId stop_token_id = -1;
-  int64_t session_position = 0;
+  std::shared_ptr<const SavedState> state;
   Timings timings;
 };
 

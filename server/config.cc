@@ -137,6 +137,13 @@ void AddCapacityFlags(CLI::App& app, ServerConfig& config) {
       ->check(InRange(1, 1 << 24));
 }
 
+void AddStateFlags(CLI::App& app, ServerConfig& config) {
+  app.option_defaults()->group("States");
+  Add(app, "prefix-cache-mib", config.prefix_cache_mib,
+      "Memory for snapshots of prompts' prefixes, in MiB; 0: none are kept")
+      ->check(InRange<int64_t>(0, int64_t{1} << 24));
+}
+
 void AddServiceFlags(CLI::App& app, ServerConfig& config, std::string& http_listen) {
   app.option_defaults()->group("Service");
   Add(app, "listen", config.listen, "gRPC address; unix:PATH for a socket; port 0: any free one")
@@ -210,6 +217,7 @@ ParsedConfig ParseConfig(int argc, const char* const* argv) {
       "Exit status: 0 after SIGTERM or SIGINT, 1 when the server cannot start, 2 for bad flags.");
   AddModelFlags(app, config);
   AddCapacityFlags(app, config);
+  AddStateFlags(app, config);
   AddServiceFlags(app, config, http_listen);
 
   std::vector<std::string> arguments = EnvironmentArguments(app);

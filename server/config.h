@@ -28,6 +28,7 @@ struct ServerConfig {
   int64_t max_prompt_tokens = 131072;
   int max_output_tokens = 32768;
   int default_max_tokens = 256;
+  int64_t prefix_cache_mib = 256;  // host memory for snapshots; 0: none
 
   absl::Duration drain_grace = absl::Seconds(30);
   absl::Duration stall_timeout = absl::Seconds(60);

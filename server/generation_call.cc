@@ -79,6 +79,9 @@ void GenerationCall::PrepareAndSubmit(QueueTicket ticket, Request request) {
       ReadPrompt(*message_, environment_.tokenizer, environment_.limits);
   if (!prompt.ok()) return EndCall(prompt.status(), {});
   request.prompt = *std::move(prompt);
+  const absl::Status positions =
+      AddSnapshotPositions(*message_, environment_.limits, request.prompt, &request.snapshot_at);
+  if (!positions.ok()) return EndCall(positions, {});
 
   const RequestId id = ticket.id();
   const absl::Status status = environment_.loop->Submit(std::move(ticket), std::move(request));

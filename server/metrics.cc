@@ -104,6 +104,11 @@ class Gauges final : public prometheus::Collectable {
     loads_ = std::move(loads);
   }
 
+  void SetStates(std::function<StateStats()> states) {
+    std::lock_guard lock(mutex_);
+    states_ = std::move(states);
+  }
+
   std::vector<MetricFamily> Collect() const override {
     const auto gauge = MetricType::Gauge;
     const ProcessStats process = ReadProcessStats();
@@ -133,12 +138,32 @@ class Gauges final : public prometheus::Collectable {
         static_cast<double>(loads.waiting_prompt_tokens));
     add("liger_draining", "1 while the server finishes what runs and takes nothing new.",
         loads.draining ? 1 : 0);
+    if (states_) AddStates(states_(), &families);
     return families;
   }
 
  private:
+  static void AddStates(const StateStats& stats, std::vector<MetricFamily>* families) {
+    const auto add = [&](MetricType type, const char* name, const char* help, int64_t value) {
+      families->push_back(Single(type, name, help, static_cast<double>(value)));
+    };
+    const auto counter = MetricType::Counter;
+    const auto gauge = MetricType::Gauge;
+    const PrefixCacheStats& prefix = stats.prefix_cache;
+    add(counter, "liger_prefix_cache_hits_total", "Prompts that began at a snapshot.", prefix.hits);
+    add(counter, "liger_prefix_cache_misses_total", "Prompts that began at nothing.",
+        prefix.misses);
+    add(counter, "liger_prefix_cache_saved_tokens_total", "Tokens of prompts not absorbed again.",
+        prefix.tokens_saved);
+    add(counter, "liger_prefix_cache_evictions_total", "Snapshots that made room for others.",
+        prefix.evictions);
+    add(gauge, "liger_prefix_cache_snapshots", "Snapshots held.", prefix.snapshots);
+    add(gauge, "liger_prefix_cache_bytes", "Memory of the snapshots held.", prefix.bytes);
+  }
+
   mutable std::mutex mutex_;
-  std::function<Loads()> loads_;  // guarded by mutex_
+  std::function<Loads()> loads_;        // guarded by mutex_
+  std::function<StateStats()> states_;  // guarded by mutex_
 };
 
 }  // namespace
@@ -227,6 +252,10 @@ absl::StatusOr<int> Metrics::Listen(const std::string& address) {
 }
 
 void Metrics::SetLoads(std::function<Loads()> loads) { impl_->gauges->SetLoads(std::move(loads)); }
+
+void Metrics::SetStates(std::function<StateStats()> states) {
+  impl_->gauges->SetStates(std::move(states));
+}
 
 void Metrics::SetModel(const EngineInfo& info) {
   impl_->build_info

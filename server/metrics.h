@@ -11,8 +11,14 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "scheduler/engine_loop.h"
+#include "states/prefix_cache.h"
 
 namespace liger {
+
+// What is held beside the slots.
+struct StateStats {
+  PrefixCacheStats prefix_cache;
+};
 
 // Registry and scrape endpoint. Thread-safe. Observing costs a few uncontended locks and atomic
 // additions, about a microsecond a step; gauges are read when scraped.
@@ -26,6 +32,7 @@ class Metrics final : public LoopObserver {
 
   // From now on scrapes report what `loads` returns. Null, set before its loop ends, stops that.
   void SetLoads(std::function<Loads()> loads);
+  void SetStates(std::function<StateStats()> states);
   // The labels of liger_build_info.
   void SetModel(const EngineInfo& info);
 

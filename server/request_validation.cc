@@ -12,6 +12,10 @@
 namespace liger {
 namespace {
 
+// A step that ends at a snapshot costs a pass over the weights: not for a few tokens.
+constexpr int64_t kMinSnapshotDistance = 8;
+constexpr int kMaxMessageSnapshots = 8;
+
 template <typename... Parts>
 absl::Status Invalid(const Parts&... parts) {
   return absl::InvalidArgumentError(absl::StrCat(parts...));
@@ -37,8 +41,6 @@ absl::Status CheckNotYetServed(const v1::GenerateRequest& message) {
   if (!message.session_id().empty()) return unimplemented("session_id");
   if (!message.resume_token().empty()) return unimplemented("resume_token");
   if (message.received_tokens_size() > 0) return unimplemented("received_tokens");
-  if (message.snapshot_at_size() > 0) return unimplemented("snapshot_at");
-  if (!message.cache_salt().empty()) return unimplemented("cache_salt");
   switch (message.constraint_case()) {
     case v1::GenerateRequest::kJsonSchema:
       return unimplemented("json_schema");
@@ -170,6 +172,18 @@ absl::StatusOr<StoppingParams> ReadStopping(const v1::StoppingParams& from,
   return to;
 }
 
+absl::StatusOr<std::vector<int64_t>> ReadSnapshotAt(const v1::GenerateRequest& message) {
+  if (message.snapshot_at_size() > kMaxSnapshotsAt) {
+    return Invalid("snapshot_at has ", message.snapshot_at_size(), " positions; the limit is ",
+                   kMaxSnapshotsAt);
+  }
+  for (int i = 0; i < message.snapshot_at_size(); ++i) {
+    if (message.snapshot_at(i) >= 1) continue;
+    return Invalid("snapshot_at[", i, "] is ", message.snapshot_at(i), "; it must be 1 or more");
+  }
+  return std::vector<int64_t>(message.snapshot_at().begin(), message.snapshot_at().end());
+}
+
 // The template's own text counts too: a message is work even where it is empty.
 int64_t TextBytes(const v1::ChatMessages& messages) {
   constexpr int64_t kTemplateBytes = 16;
@@ -200,6 +214,7 @@ absl::StatusOr<Request> ReadParameters(const v1::GenerateRequest& message,
                                        const RequestLimits& limits) {
   LIGER_RETURN_IF_ERROR(CheckName("request_id", message.request_id()));
   LIGER_RETURN_IF_ERROR(CheckName("tenant", message.tenant()));
+  LIGER_RETURN_IF_ERROR(CheckName("cache_salt", message.cache_salt()));
   LIGER_RETURN_IF_ERROR(CheckNotYetServed(message));
   LIGER_RETURN_IF_ERROR(CheckAdapter(message.adapter(), limits));
   LIGER_RETURN_IF_ERROR(CheckInput(message, limits));
@@ -211,6 +226,10 @@ absl::StatusOr<Request> ReadParameters(const v1::GenerateRequest& message,
   request.priority = message.priority();
   request.n = message.sampling().has_n() ? message.sampling().n() : 1;
   request.echo = message.output().echo();
+  // What one tenant asked must not be told, by its timing, to another.
+  request.cache_scope = message.cache_salt().empty() ? absl::StrCat("tenant ", message.tenant())
+                                                     : absl::StrCat("salt ", message.cache_salt());
+  LIGER_ASSIGN_OR_RETURN(request.snapshot_at, ReadSnapshotAt(message));
   return request;
 }
 
@@ -235,6 +254,33 @@ absl::StatusOr<std::vector<TokenId>> ReadPrompt(const v1::GenerateRequest& messa
     return Invalid(field, " has ", ids.size(), " tokens; the limit is ", limits.max_prompt_tokens);
   }
   return ids;
+}
+
+absl::Status AddSnapshotPositions(const v1::GenerateRequest& message, const RequestLimits& limits,
+                                  absl::Span<const TokenId> prompt,
+                                  std::vector<int64_t>* positions) {
+  const int64_t size = std::ssize(prompt);
+  for (size_t i = 0; i < positions->size(); ++i) {
+    if ((*positions)[i] <= size) continue;
+    return Invalid("snapshot_at[", i, "] is ", (*positions)[i], "; the prompt has ", size,
+                   " tokens");
+  }
+  if (!message.has_messages()) return absl::OkStatus();
+  std::vector<int64_t> ends;
+  for (int64_t i = 0; i < size; ++i) {
+    const auto& turn_ends = limits.eos_token_ids;
+    if (std::find(turn_ends.begin(), turn_ends.end(), prompt[i]) == turn_ends.end()) continue;
+    const int64_t last = ends.empty() ? 0 : ends.back();
+    if (i + 1 - last >= kMinSnapshotDistance && size - i - 1 >= kMinSnapshotDistance) {
+      ends.push_back(i + 1);
+    }
+  }
+  // The first message is what conversations share, the last ones are what will be edited.
+  if (std::ssize(ends) > kMaxMessageSnapshots) {
+    ends.erase(ends.begin() + 1, ends.end() - (kMaxMessageSnapshots - 1));
+  }
+  positions->insert(positions->end(), ends.begin(), ends.end());
+  return absl::OkStatus();
 }
 
 int64_t PromptTextBytes(const v1::GenerateRequest& message) {

@@ -15,8 +15,9 @@
 
 namespace liger {
 
-inline constexpr int kMaxNameBytes = 128;              // of request_id, tenant and adapter
+inline constexpr int kMaxNameBytes = 128;              // of request_id, tenant, adapter, cache_salt
 inline constexpr int64_t kMaxTokenizeBytes = 1 << 20;  // of a TokenizeRequest's text or contents
+inline constexpr int kMaxSnapshotsAt = 64;
 inline constexpr int kMaxDetokenizeIds = 1 << 18;
 
 // Up to this much text is tokenized in about ten milliseconds: no work for a thread of its own.
@@ -45,6 +46,12 @@ absl::StatusOr<Request> ReadParameters(const v1::GenerateRequest& message,
 absl::StatusOr<std::vector<TokenId>> ReadPrompt(const v1::GenerateRequest& message,
                                                 const Tokenizer* tokenizer,
                                                 const RequestLimits& limits);
+
+// Checks `positions`, the request's own, against the prompt, and adds those that a conversation
+// gives: ends of messages, as far apart as to be worth a step of their own.
+absl::Status AddSnapshotPositions(const v1::GenerateRequest& message, const RequestLimits& limits,
+                                  absl::Span<const TokenId> prompt,
+                                  std::vector<int64_t>* positions);
 
 // About how many bytes of text ReadPrompt will have to tokenize.
 int64_t PromptTextBytes(const v1::GenerateRequest& message);

@@ -27,7 +27,7 @@ void SetFinished(const OutputFinished& from, Message* to) {
                                                            : v1::FINISH_REASON_LENGTH);
   if (from.stop_string.has_value()) to->set_stop_string(*from.stop_string);
   if (from.stop_token_id.has_value()) to->set_stop_token_id(*from.stop_token_id);
-  to->set_session_position(from.session_position);
+  if (from.state != nullptr) to->set_session_position(from.state->progress.position);
   SetTimings(from.timings, to->mutable_timings());
 }
 

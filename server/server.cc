@@ -29,6 +29,7 @@ constexpr std::chrono::seconds kFlushTime{1};
 struct Server::Parts {
   ~Parts() {
     metrics.SetLoads(nullptr);
+    metrics.SetStates(nullptr);
     health.Shutdown();
     const auto now = std::chrono::system_clock::now();
     if (grpc.server != nullptr) grpc.server->Shutdown(now);
@@ -39,6 +40,7 @@ struct Server::Parts {
   Metrics metrics;
   GrpcServer health_grpc;
   ServedModel model;
+  std::unique_ptr<PrefixCache> prefix_cache;  // null: none
   CallRegistry registry;
   CallEnvironment environment;
   std::unique_ptr<EngineLoop> loop;
@@ -64,11 +66,21 @@ absl::Status Server::Start() {
   }
 
   LIGER_ASSIGN_OR_RETURN(parts.model, LoadModel(config_));
-  LIGER_ASSIGN_OR_RETURN(
-      parts.loop, EngineLoop::Create(parts.model.engine.get(), parts.model.tokenizer.get(),
-                                     {.max_queue = config_.max_queue, .observer = &parts.metrics}));
+  if (config_.prefix_cache_mib > 0) {
+    parts.prefix_cache = std::make_unique<PrefixCache>(config_.prefix_cache_mib << 20);
+  }
+  LIGER_ASSIGN_OR_RETURN(parts.loop,
+                         EngineLoop::Create(parts.model.engine.get(), parts.model.tokenizer.get(),
+                                            {.max_queue = config_.max_queue,
+                                             .observer = &parts.metrics,
+                                             .prefix_cache = parts.prefix_cache.get()}));
   parts.metrics.SetModel(parts.model.engine->info());
   parts.metrics.SetLoads([loop = parts.loop.get()] { return loop->GetLoads(); });
+  parts.metrics.SetStates([&parts] {
+    StateStats stats;
+    if (parts.prefix_cache != nullptr) stats.prefix_cache = parts.prefix_cache->stats();
+    return stats;
+  });
   if (!config_.metrics_listen.empty()) {
     LIGER_ASSIGN_OR_RETURN(const int port, parts.metrics.Listen(config_.metrics_listen));
     Log(LogLevel::kInfo, "metrics listening", {{"port", port}});

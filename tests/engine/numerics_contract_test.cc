@@ -1,6 +1,6 @@
 // The numerics contract on the CPU: a request's logits are the same bits whatever else is in the
 // batch, however its tokens are split into steps, however far behind its commits are, and after any
-// rollback or reuse of slots.
+// rollback, swap or reuse of slots.
 
 #include <gtest/gtest.h>
 
@@ -223,9 +223,15 @@ TEST_P(NumericsContractTest, RandomSchedulesOfManyRequests) {
       if (progress.position == static_cast<int64_t>(sequence.tokens.size())) {
         ++finished;
         sequences.erase(sequences.begin() + static_cast<std::ptrdiff_t>(i));
-      } else {
-        ++i;
+        continue;
       }
+      if (draw(0, 3) == 0) {  // out to host memory, and back into whichever slot is free
+        const std::shared_ptr<const SavedState> saved = engine().states().Save(sequence.slot.id());
+        setup_.backend->Poison(sequence.slot.id());
+        sequence.slot = {};
+        sequence.slot = *engine().states().Acquire(*saved);
+      }
+      ++i;
     }
     if (sequences.size() + 1 < kSlots && !sequences.empty()) {  // a fork goes its own way
       const Sequence& parent = sequences[draw(0, static_cast<int>(sequences.size()) - 1)];

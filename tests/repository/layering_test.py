@@ -10,8 +10,9 @@ from repository_files import CPP_SUFFIXES, ROOT, files
 LAYERS = {
     "kernels": set(),
     "engine": {"kernels"},
-    "scheduler": {"engine"},
-    "server": {"scheduler", "engine", "proto"},
+    "states": {"engine"},
+    "scheduler": {"states", "engine"},
+    "server": {"scheduler", "states", "engine", "proto"},
     "client": {"proto"},
 }
 UNLIMITED = {"bench", "tests"}
@@ -27,7 +28,7 @@ CONFINED = [
 ]
 # ThreadSanitizer reports false races on absl::Mutex; Debian's Abseil has no absl/log.
 FORBIDDEN = [
-    (r"absl/synchronization/", r"engine/|scheduler/|kernels/", "use std::mutex"),
+    (r"absl/synchronization/", r"engine/|states/|scheduler/|kernels/", "use std::mutex"),
     (r"absl/log/", r"", "not in Debian 12's Abseil"),
     (r"(absl|nlohmann)/", r"kernels/", "kernels include the standard library alone"),
 ]
@@ -84,6 +85,8 @@ def test_every_source_belongs_to_a_layer():
     ("kernels/cpu/a.cc", '#include <immintrin.h>', True),
     ("kernels/cpu/a.cc", '#include "absl/status/status.h"', False),
     ("scheduler/a.cc", '#include "kernels/cpu/kernels.h"', False),
+    ("scheduler/a.cc", '#include "states/prefix_cache.h"', True),
+    ("states/a.cc", '#include "scheduler/request.h"', False),
     ("scheduler/a.cc", '  #  include "absl/synchronization/mutex.h"', False),
     ("scheduler/a.cc", '#include <grpcpp/grpcpp.h>', False),
     ("client/a.cc", '#include "liger/v1/generation.grpc.pb.h"', True),

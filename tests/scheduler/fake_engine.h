@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -30,6 +31,7 @@ class FakeEngine : public Engine, private StateStorage {
       : model_(std::move(model)), history_(slots), samplers_(slots), pool_(slots, this) {
     info_.config.vocab_size = vocab_size;
     info_.step_token_budget = step_token_budget;
+    info_.state_bytes = state_bytes();
   }
 
   // Any token of a vocabulary of 100, from all of the history and the sample's index.
@@ -90,6 +92,15 @@ class FakeEngine : public Engine, private StateStorage {
     return history;
   }
 
+  // What a saved state holds.
+  std::vector<TokenId> History(const SavedState& state) const {
+    size_t number = 0;
+    std::memcpy(&number, state.bytes.data(), sizeof(number));
+    std::vector<TokenId> history = saved_.at(number);
+    history.resize(state.progress.position);
+    return history;
+  }
+
   int steps() const { return steps_; }
   // The first thing that a batch did against the contract; empty if none did.
   const std::string& violation() const { return violation_; }
@@ -129,10 +140,23 @@ class FakeEngine : public Engine, private StateStorage {
 
   void ClearSlot(SlotId slot) override { history_[slot].clear(); }
   void CopySlot(SlotId from, SlotId to) override { history_[to] = history_[from]; }
+  // In host memory a state is the number of its history in saved_.
+  int64_t state_bytes() const override { return sizeof(size_t); }
+  void ReadSlot(SlotId from, std::byte* to) const override {
+    const size_t number = saved_.size();
+    std::memcpy(to, &number, sizeof(number));
+    saved_.push_back(history_[from]);
+  }
+  void WriteSlot(const std::byte* from, SlotId to) override {
+    size_t number = 0;
+    std::memcpy(&number, from, sizeof(number));
+    history_[to] = saved_.at(number);
+  }
 
   EngineInfo info_;
   Model model_;
   std::vector<std::vector<TokenId>> history_;
+  mutable std::vector<std::vector<TokenId>> saved_;
   std::vector<std::unique_ptr<SamplerState>> samplers_;
   StatePool pool_;
   int steps_ = 0;

@@ -21,16 +21,17 @@
 
 namespace liger {
 
-class SchedulerHarness : private StateKeeper {
+class SchedulerHarness {
  public:
   struct Kept {
     std::vector<TokenId> history;
     TokenId next;
   };
 
-  explicit SchedulerHarness(FakeEngine* engine, const Tokenizer* tokenizer = nullptr)
-      : engine_(engine), tokenizer_(tokenizer), queue_(1 << 20), scheduler_(engine, this) {}
-  ~SchedulerHarness() override { scheduler_.Abort(absl::AbortedError("end of test"), &spare_); }
+  explicit SchedulerHarness(FakeEngine* engine, const Tokenizer* tokenizer = nullptr,
+                            PrefixCache* cache = nullptr)
+      : engine_(engine), tokenizer_(tokenizer), queue_(1 << 20), scheduler_(engine, cache) {}
+  ~SchedulerHarness() { scheduler_.Abort(absl::AbortedError("end of test"), &spare_); }
 
   // Returns the id.
   RequestId Add(Request request, std::shared_ptr<RecordingSink> sink) {
@@ -91,18 +92,23 @@ class SchedulerHarness : private StateKeeper {
     }
   }
 
+  // The state that an output with keep_state left; `next` is what was sent and not absorbed, or -1.
+  Kept KeptBy(const RecordingSink& sink) const {
+    const RecordedOutput& output = sink.outputs.at(0);
+    Kept kept = {engine_->History(*output.finished->state), -1};
+    const int64_t sent = sink.started->prompt_tokens + std::ssize(output.token_ids);
+    EXPECT_LE(sent - std::ssize(kept.history), 1);
+    if (sent > std::ssize(kept.history)) kept.next = output.token_ids.back();
+    return kept;
+  }
+
   Scheduler& scheduler() { return scheduler_; }
   RequestQueue& queue() { return queue_; }
 
   SteadyTime now = SteadyTime(std::chrono::hours(1));
   Batch batch;  // the last one
-  std::map<RequestId, Kept> kept;
 
  private:
-  void Keep(RequestId id, StateSlot slot, TokenId next) override {
-    kept[id] = {engine_->History(slot.id()), next};
-  }
-
   FakeEngine* engine_;
   const Tokenizer* tokenizer_;
   RequestQueue queue_;

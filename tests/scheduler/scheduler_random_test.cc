@@ -1,5 +1,5 @@
-// Random submits, cancels, deadlines, failing steps and delays between engine and output thread,
-// against a model of what each request must get when it is served alone.
+// Random submits, cancels, deadlines, failing steps, snapshots, kept states and delays between
+// engine and output thread, against a model of what each request must get when it is served alone.
 
 #include <algorithm>
 #include <chrono>
@@ -116,7 +116,9 @@ class World {
       : random_(seed),
         slots_(2 + Up(5)),
         engine_(slots_, slots_ + 1 + Up(20), kVocab, Model),
-        harness_(&engine_, &TestTokenizer()) {
+        // A few states and then evictions, or none at all.
+        cache_(engine_.info().state_bytes * (1 + Up(40))),
+        harness_(&engine_, &TestTokenizer(), Up(3) == 0 ? nullptr : &cache_) {
     fail_steps_ = Up(3) == 0;
     engine_.before_step = [this](const Batch&) {
       if (fail_steps_ && Up(100) == 0) return absl::InternalError("injected");
@@ -124,8 +126,9 @@ class World {
     };
   }
 
-  void Run() {
-    for (int i = 0; i < 150; ++i) {
+  // Returns how many requests began at a saved state.
+  int Run() {
+    for (int i = 0; i < 300; ++i) {
       switch (Up(5)) {
         case 0:
           if (harness_.queue().size() < 20) Submit();
@@ -142,6 +145,7 @@ class World {
     }
     harness_.Run();
     Check();
+    return resumed_;
   }
 
  private:
@@ -167,8 +171,16 @@ class World {
     Submitted submitted;
     Request& request = submitted.request;
     request.priority = Up(3) - 1;
-    request.prompt.resize(1 + Up(40));
-    for (TokenId& id : request.prompt) id = Up(kVocab - 1);
+    if (!submitted_.empty() && Up(2) == 0) {  // begins as an earlier one
+      request.prompt = submitted_[Up(static_cast<int>(submitted_.size()))].request.prompt;
+      request.prompt.resize(Up(static_cast<int>(request.prompt.size())) + 1);
+      request.prompt[0] = std::min(request.prompt[0], kSpecial - 1);
+    }
+    const size_t same = request.prompt.size();
+    request.prompt.resize(std::max<size_t>(same + Up(40), 1));
+    for (size_t i = same; i < request.prompt.size(); ++i) request.prompt[i] = Up(kVocab - 1);
+    if (Up(4) > 0) request.cache_scope = Up(4) > 0 ? "a" : "b";
+    for (int i = Up(3); i > 0; --i) request.snapshot_at.push_back(Up(60) - 5);
     request.n = Up(3) == 0 ? 1 + Up(slots_) : 1;
     if (Up(4) == 0) request.deadline = harness_.now + milliseconds(Up(60));
     request.stopping.max_tokens = Up(150);
@@ -183,18 +195,36 @@ class World {
       request.n = 1;
       request.keep_state = true;
       request.prompt[0] = kSpecial;
+      if (Up(2) == 0) ContinueAKeptState(&request);
     }
     submitted.sink = std::make_shared<RecordingSink>();
     const int priority = request.priority;
     const size_t number = submitted_.size() + 1;
-    submitted.sink->on_started = [this, priority, number] {
-      // Equal priorities start in the order of arrival.
+    submitted.sink->on_started = [this, priority, number, sink = submitted.sink.get()] {
+      // Equal priorities start in the order of arrival, but for what needs nothing of the budget.
+      if (sink->started->cached_tokens == sink->started->prompt_tokens) return;
       EXPECT_GT(number, last_started_[priority]);
       last_started_[priority] = number;
     };
     const RequestId id = harness_.Add(request, submitted.sink);
     EXPECT_EQ(id, number);
     submitted_.push_back(std::move(submitted));
+  }
+
+  // The tokens of an earlier turn that was kept, before those of this one.
+  void ContinueAKeptState(Request* request) {
+    for (const Submitted& earlier : submitted_) {
+      if (!earlier.sink->status || !earlier.sink->status->ok()) continue;
+      const auto& output = earlier.sink->outputs[0];
+      if (!earlier.request.keep_state || Up(3) > 0) continue;
+      std::vector<TokenId> tokens = earlier.request.prompt;
+      tokens.insert(tokens.end(), output.token_ids.begin(), output.token_ids.end());
+      request->state = output.finished->state;
+      // What is sent again may be the same to the last token.
+      if (Up(4) > 0) tokens.insert(tokens.end(), request->prompt.begin(), request->prompt.end());
+      request->prompt = std::move(tokens);
+      return;
+    }
   }
 
   void Cancel() {
@@ -212,11 +242,11 @@ class World {
     EXPECT_EQ(harness_.scheduler().waiting_prompt_tokens(), 0);
     for (size_t i = 0; i < submitted_.size(); ++i) {
       SCOPED_TRACE(testing::Message() << "request " << i + 1);
-      CheckRequest(submitted_[i], i + 1);
+      CheckRequest(submitted_[i]);
     }
   }
 
-  void CheckRequest(const Submitted& submitted, RequestId id) {
+  void CheckRequest(const Submitted& submitted) {
     const Request& request = submitted.request;
     RecordingSink& sink = *submitted.sink;
     ASSERT_TRUE(sink.status);
@@ -254,8 +284,12 @@ class World {
       EXPECT_EQ(output.finished->stop_token_id, expected.stop_token_id);
     }
     EXPECT_EQ(sink.usage.completion_tokens, completion_tokens);
-    EXPECT_EQ(harness_.kept.count(id), request.keep_state && status.ok() ? 1 : 0);
-    if (request.keep_state && status.ok()) CheckKept(request, sink.outputs[0], harness_.kept[id]);
+    EXPECT_LE(sink.usage.cached_tokens, std::ssize(request.prompt));
+    EXPECT_TRUE(!request.echo || sink.usage.cached_tokens == 0);
+    if (sink.usage.cached_tokens > 0) ++resumed_;
+    if (request.keep_state && status.ok()) {
+      CheckKept(request, sink.outputs[0], harness_.KeptBy(sink));
+    }
   }
 
   void CheckPrompt(const Request& request, const RecordedOutput& output, bool complete) {
@@ -277,23 +311,26 @@ class World {
     std::vector<TokenId> sent = request.prompt;
     sent.insert(sent.end(), output.token_ids.begin(), output.token_ids.end());
     EXPECT_EQ(held, sent);
-    EXPECT_EQ(output.finished->session_position, std::ssize(kept.history));
   }
 
   std::mt19937 random_;
   const int slots_;
   FakeEngine engine_;
+  PrefixCache cache_;
   SchedulerHarness harness_;
   bool fail_steps_ = false;
+  int resumed_ = 0;
   std::vector<Submitted> submitted_;
   std::map<int, size_t> last_started_;
 };
 
 TEST(SchedulerRandomTest, EveryRequestGetsWhatItGetsAlone) {
+  int resumed = 0;
   for (uint32_t seed = 0; seed < 600 && !::testing::Test::HasFailure(); ++seed) {
     SCOPED_TRACE(testing::Message() << "seed " << seed);
-    World(seed).Run();
+    resumed += World(seed).Run();
   }
+  EXPECT_GT(resumed, 300);
 }
 
 }  // namespace

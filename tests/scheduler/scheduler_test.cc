@@ -366,12 +366,12 @@ TEST(SchedulerTest, AKeptStateIsTakenBackToWhatWasSent) {
   Request request = MakeRequest(3, 100);
   request.keep_state = true;
   request.stopping.stop = {"hij"};
-  const RequestId id = harness.Add(request, sink);
+  harness.Add(request, sink);
   harness.Run();
   EXPECT_EQ(sink->outputs[0].text, "defg");
-  EXPECT_EQ(sink->outputs[0].finished->session_position, 7);
-  EXPECT_THAT(harness.kept[id].history, ElementsAre(0, 1, 2, 3, 4, 5, 6));
-  EXPECT_EQ(harness.kept[id].next, -1);
+  EXPECT_EQ(sink->outputs[0].finished->state->progress.position, 7);
+  EXPECT_THAT(harness.KeptBy(*sink).history, ElementsAre(0, 1, 2, 3, 4, 5, 6));
+  EXPECT_EQ(harness.KeptBy(*sink).next, -1);
 }
 
 TEST(SchedulerTest, AKeptStateThatEndedByItselfHasATokenToAbsorb) {
@@ -382,12 +382,12 @@ TEST(SchedulerTest, AKeptStateThatEndedByItselfHasATokenToAbsorb) {
     Request request = MakeRequest(3, 3);
     request.keep_state = true;
     if (stop_strings) request.stopping.stop = {"fgh"};
-    const RequestId id = harness.Add(request, sink);
+    harness.Add(request, sink);
     harness.Run();
     EXPECT_EQ(sink->outputs[0].text, "def");
-    EXPECT_EQ(sink->outputs[0].finished->session_position, 5);
-    EXPECT_THAT(harness.kept[id].history, ElementsAre(0, 1, 2, 3, 4));
-    EXPECT_EQ(harness.kept[id].next, 5);
+    EXPECT_EQ(sink->outputs[0].finished->state->progress.position, 5);
+    EXPECT_THAT(harness.KeptBy(*sink).history, ElementsAre(0, 1, 2, 3, 4));
+    EXPECT_EQ(harness.KeptBy(*sink).next, 5);
   }
 }
 
@@ -408,7 +408,7 @@ TEST(SchedulerTest, AKeptStateSitsOutRatherThanRunTooFarAhead) {
   EXPECT_THAT(TokensOfEntries(harness.batch), ElementsAre(3));
   harness.Run();
   EXPECT_EQ(sink->outputs[0].token_ids.size(), 100);
-  EXPECT_EQ(sink->outputs[0].finished->session_position, 102);
+  EXPECT_EQ(sink->outputs[0].finished->state->progress.position, 102);
 }
 
 // 'a' but for a 'b' as token number `index`.
@@ -427,16 +427,16 @@ TEST(SchedulerTest, TextHeldLongIsTakenBackThroughTheCopyPutAside) {
     Request request = MakeRequest(3, 200);
     request.keep_state = true;
     request.stopping.stop = {std::string(60, 'a') + "b"};
-    const RequestId id = harness.Add(request, sink);
+    harness.Add(request, sink);
     harness.Step();
     EXPECT_EQ(engine.states().free(), 0);  // the state and its spare
     harness.Run();
     EXPECT_EQ(sink->outputs[0].text, std::string(40, 'a'));
-    EXPECT_EQ(sink->outputs[0].finished->session_position, 43);
+    EXPECT_EQ(sink->outputs[0].finished->state->progress.position, 43);
     std::vector<TokenId> expected = {0, 1, 2};
     expected.resize(43, 0);
-    EXPECT_EQ(harness.kept[id].history, expected);
-    EXPECT_EQ(harness.kept[id].next, -1);
+    EXPECT_EQ(harness.KeptBy(*sink).history, expected);
+    EXPECT_EQ(harness.KeptBy(*sink).next, -1);
     EXPECT_EQ(engine.states().free(), 2);
   }
 }
@@ -449,12 +449,12 @@ TEST(SchedulerTest, TextHeldLongThatIsNoStopStringGoesOut) {
   Request request = MakeRequest(3, 80);
   request.keep_state = true;
   request.stopping.stop = {std::string(60, 'a') + "b"};
-  const RequestId id = harness.Add(request, sink);
+  harness.Add(request, sink);
   harness.Run();
   EXPECT_EQ(sink->outputs[0].text, std::string(50, 'a') + "b" + std::string(29, 'a'));
-  EXPECT_EQ(sink->outputs[0].finished->session_position, 82);
-  EXPECT_EQ(harness.kept[id].history.size(), 82);
-  EXPECT_EQ(harness.kept[id].next, 0);
+  EXPECT_EQ(sink->outputs[0].finished->state->progress.position, 82);
+  EXPECT_EQ(harness.KeptBy(*sink).history.size(), 82);
+  EXPECT_EQ(harness.KeptBy(*sink).next, 0);
 }
 
 TEST(SchedulerTest, AbortEndsEverything) {

@@ -43,9 +43,10 @@ def test_requests_are_counted(server):
     before = {name: sample(server, name) for name in
               ("liger_prompt_tokens_total", "liger_generation_tokens_total",
                "liger_request_generation_tokens_sum")}
-    generate(client, ids=[1, 2, 3], stopping={"max_tokens": 20})
-    first = generate(client, ids=[1, 2, 3], stopping={"max_tokens": 1}).only.ids[0]
-    generate(client, ids=[1, 2, 3], stopping={"stop_token_ids": [first]})
+    # Tenants share no snapshots: each prompt is absorbed.
+    generate(client, ids=[1, 2, 3], stopping={"max_tokens": 20}, tenant="a")
+    first = generate(client, ids=[1, 2, 3], stopping={"max_tokens": 1}, tenant="b").only.ids[0]
+    generate(client, ids=[1, 2, 3], stopping={"stop_token_ids": [first]}, tenant="c")
     with pytest.raises(grpc.RpcError):
         client.complete(ids=[1], sampling={"temperature": -1})
 

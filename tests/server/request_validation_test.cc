@@ -181,8 +181,15 @@ INSTANTIATE_TEST_SUITE_P(
         Absent("session_id", [](M& m) { m.set_session_id("s"); }),
         Absent("resume_token", [](M& m) { m.set_resume_token("s"); }),
         Absent("received_tokens", [](M& m) { m.add_received_tokens(1); }),
-        Absent("snapshot_at", [](M& m) { m.add_snapshot_at(1); }),
-        Absent("cache_salt", [](M& m) { m.set_cache_salt("s"); }),
+        Refused{"snapshot_at", [](M& m) { m.add_snapshot_at(0); }, kInvalid, "snapshot_at[0]",
+                "1 or more"},
+        Refused{"many_snapshots",
+                [](M& m) {
+                  for (int i = 0; i < 65; ++i) m.add_snapshot_at(1);
+                },
+                kInvalid, "snapshot_at", "limit is 64"},
+        Refused{"cache_salt", [](M& m) { m.set_cache_salt(std::string(129, 'x')); }, kInvalid,
+                "cache_salt", "limit is 128"},
         Absent("json_schema", [](M& m) { m.set_json_schema("{}"); }),
         Absent("regex", [](M& m) { m.set_regex("a"); }),
         Absent("grammar", [](M& m) { m.set_grammar("a"); })),
@@ -191,6 +198,43 @@ INSTANTIATE_TEST_SUITE_P(
       for (char& c : name) c = c == '/' ? '_' : c;
       return name;
     });
+
+TEST(ReadParameters, SnapshotsAreSharedWithinATenantOrASalt) {
+  const auto scope = [](const std::string& tenant, const std::string& salt) {
+    v1::GenerateRequest message = Message();
+    message.set_tenant(tenant);
+    message.set_cache_salt(salt);
+    return ReadParameters(message, Limits())->cache_scope;
+  };
+  EXPECT_NE(scope("", ""), "") << "no scope would mean no cache";
+  EXPECT_EQ(scope("a", ""), scope("a", ""));
+  EXPECT_NE(scope("a", ""), scope("b", ""));
+  EXPECT_EQ(scope("a", "s"), scope("b", "s"));
+  EXPECT_NE(scope("a", "s"), scope("a", "t"));
+  EXPECT_NE(scope("s", ""), scope("", "s"));
+}
+
+TEST(AddSnapshotPositions, EndsOfMessagesFarEnoughApart) {
+  v1::GenerateRequest message = Message();
+  std::vector<TokenId> prompt(1000, 1);
+  for (const int end : {5, 40, 45, 100, 995}) prompt[end - 1] = 257;
+  std::vector<int64_t> positions = {7, 1000};
+  ASSERT_TRUE(AddSnapshotPositions(message, Limits(), prompt, &positions).ok());
+  EXPECT_THAT(positions, ElementsAre(7, 1000)) << "text has no messages";
+
+  message.mutable_messages();
+  ASSERT_TRUE(AddSnapshotPositions(message, Limits(), prompt, &positions).ok());
+  EXPECT_THAT(positions, ElementsAre(7, 1000, 40, 100));
+
+  positions.clear();
+  for (int end = 50; end <= 950; end += 50) prompt[end - 1] = 257;
+  ASSERT_TRUE(AddSnapshotPositions(message, Limits(), prompt, &positions).ok());
+  EXPECT_THAT(positions, ElementsAre(40, 650, 700, 750, 800, 850, 900, 950));
+
+  positions = {1001};
+  const absl::Status status = AddSnapshotPositions(message, Limits(), prompt, &positions);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("snapshot_at[0] is 1001"));
+}
 
 TEST(ReadParameters, UnsetMeansDefaults) {
   const auto request = ReadParameters(Message(), Limits());

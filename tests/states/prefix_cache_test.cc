@@ -1,0 +1,164 @@
+#include "states/prefix_cache.h"
+
+#include <algorithm>
+#include <map>
+#include <memory>
+#include <random>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "gtest/gtest.h"
+
+namespace liger {
+namespace {
+
+using Tokens = std::vector<TokenId>;
+
+constexpr int64_t kStateBytes = 64;
+
+std::shared_ptr<const SavedState> StateAt(int64_t position) {
+  static const auto* const factory = new SavedStateFactory(kStateBytes);
+  std::shared_ptr<SavedState> state = factory->New();
+  state->progress.position = state->progress.hidden = position;
+  return state;
+}
+
+void Insert(PrefixCache* cache, const Tokens& prefix, const std::string& scope = "s") {
+  cache->Insert(scope, prefix, [&] { return StateAt(std::ssize(prefix)); });
+}
+
+// The position of the snapshot found; 0 where there is none.
+int64_t Found(PrefixCache* cache, const Tokens& prompt, const std::string& scope = "s",
+              int64_t above = 0, int64_t limit = 1 << 20) {
+  const auto match = cache->Find(scope, prompt, above, limit);
+  return match.state == nullptr ? 0 : match.state->progress.position;
+}
+
+Tokens Range(int first, int count) {
+  Tokens tokens(count);
+  for (int i = 0; i < count; ++i) tokens[i] = first + i;
+  return tokens;
+}
+
+Tokens Join(Tokens a, const Tokens& b) {
+  a.insert(a.end(), b.begin(), b.end());
+  return a;
+}
+
+TEST(PrefixCacheTest, FindsTheLongestPrefixAndNothingThatDiffers) {
+  PrefixCache cache(100 * kStateBytes);
+  Insert(&cache, Range(0, 3));
+  Insert(&cache, Range(0, 10));
+  EXPECT_EQ(Found(&cache, Range(0, 12)), 10);
+  EXPECT_EQ(Found(&cache, Range(0, 10)), 10);
+  EXPECT_EQ(Found(&cache, Range(0, 9)), 3);
+  EXPECT_EQ(Found(&cache, Join(Range(0, 9), {77, 78})), 3);
+  EXPECT_EQ(Found(&cache, Range(0, 2)), 0);
+  EXPECT_EQ(Found(&cache, Range(1, 10)), 0);
+  EXPECT_EQ(Found(&cache, Range(0, 12), "s", 0, 9), 3) << "no longer than asked for";
+  EXPECT_EQ(Found(&cache, Range(0, 12), "s", 10), 0) << "longer than what there is already";
+}
+
+TEST(PrefixCacheTest, ScopesDoNotSeeEachOther) {
+  PrefixCache cache(100 * kStateBytes);
+  Insert(&cache, Range(0, 10), "a");
+  const auto match = cache.Find("b", Range(0, 10), 0, 10);
+  EXPECT_EQ(match.state, nullptr);
+  EXPECT_EQ(match.seen_before, 0);
+  EXPECT_EQ(Found(&cache, Range(0, 10), "a"), 10);
+}
+
+TEST(PrefixCacheTest, TellsWhatCameBefore) {
+  PrefixCache cache(100 * kStateBytes);
+  EXPECT_EQ(cache.Find("s", Join(Range(0, 50), {100, 101}), 0, 52).seen_before, 0);
+  EXPECT_EQ(cache.Find("s", Join(Range(0, 50), {200}), 0, 51).seen_before, 50);
+  EXPECT_EQ(cache.Find("s", Join(Range(0, 50), {200}), 0, 51).seen_before, 51);
+  EXPECT_EQ(cache.Find("s", Range(0, 20), 0, 20).seen_before, 20);
+}
+
+TEST(PrefixCacheTest, CountsWhatItSaves) {
+  PrefixCache cache(100 * kStateBytes);
+  Insert(&cache, Range(0, 10));
+  Insert(&cache, Range(0, 10));  // once is enough
+  Found(&cache, Range(0, 12));
+  Found(&cache, Range(0, 12), "s", 4);
+  Found(&cache, Range(5, 3));
+  const PrefixCacheStats stats = cache.stats();
+  EXPECT_EQ(stats.snapshots, 1);
+  EXPECT_EQ(stats.bytes, kStateBytes);
+  EXPECT_EQ(stats.hits, 2);
+  EXPECT_EQ(stats.misses, 1);
+  EXPECT_EQ(stats.tokens_saved, 16);
+}
+
+TEST(PrefixCacheTest, TheLeastUsefulGoesFirstAndFormerUsesFade) {
+  PrefixCache cache(3 * kStateBytes);
+  Insert(&cache, Range(0, 100));
+  for (int i = 0; i < 5; ++i) EXPECT_EQ(Found(&cache, Range(0, 101)), 100);
+  // One after the other they displace each other, not what is used.
+  for (int i = 1; i <= 5; ++i) Insert(&cache, Range(1000 * i, 60));
+  EXPECT_EQ(cache.stats().bytes, 3 * kStateBytes);
+  EXPECT_EQ(cache.stats().evictions, 3);
+  EXPECT_EQ(Found(&cache, Range(0, 101)), 100);
+  EXPECT_EQ(Found(&cache, Range(5000, 61)), 60);
+  EXPECT_EQ(Found(&cache, Range(1000, 61)), 0);
+  // But not for ever.
+  for (int i = 6; i <= 60; ++i) Insert(&cache, Range(1000 * i, 60));
+  EXPECT_EQ(Found(&cache, Range(0, 101)), 0);
+}
+
+TEST(PrefixCacheTest, MemoryForNoStateIsNoError) {
+  PrefixCache cache(3 * kStateBytes);
+  cache.Insert("s", Range(0, 5), [] { return nullptr; });
+  EXPECT_EQ(Found(&cache, Range(0, 5)), 0);
+  Insert(&cache, Range(0, 5));
+  EXPECT_EQ(Found(&cache, Range(0, 5)), 5);
+}
+
+TEST(PrefixCacheTest, PathsAreBoundedToo) {
+  PrefixCache cache(3 * kStateBytes);
+  Insert(&cache, Range(0, 1000));
+  for (int i = 1; i < 200; ++i) {
+    Tokens prompt = Range(0, 100000);
+    prompt[0] = i;  // other from the first token on
+    EXPECT_EQ(Found(&cache, prompt), 0);
+  }
+  EXPECT_EQ(Found(&cache, Range(0, 1001)), 1000) << "what holds a state stays";
+  Tokens first = Range(0, 100000);
+  first[0] = 1;
+  EXPECT_EQ(cache.Find("s", first, 0, 1).seen_before, 0) << "what came long ago is forgotten";
+}
+
+TEST(PrefixCacheTest, AgreesWithAListOfPrefixes) {
+  std::mt19937 random(5);
+  PrefixCache cache(1 << 30);
+  std::map<Tokens, int> kept;
+  std::vector<Tokens> prompts;
+  for (int i = 0; i < 3000; ++i) {
+    Tokens prompt(1 + random() % 12);
+    for (TokenId& id : prompt) id = static_cast<TokenId>(random() % 3);
+    if (random() % 3 == 0) {
+      Insert(&cache, prompt);
+      kept[prompt] = 1;
+      prompts.push_back(prompt);
+      continue;
+    }
+    int64_t longest = 0;
+    int64_t seen = 0;
+    for (const Tokens& other : prompts) {
+      const auto ends = std::mismatch(other.begin(), other.end(), prompt.begin(), prompt.end());
+      seen = std::max<int64_t>(seen, ends.first - other.begin());
+      if (ends.first == other.end() && kept.count(other) > 0) {
+        longest = std::max(longest, std::ssize(other));
+      }
+    }
+    const auto match = cache.Find("s", prompt, 0, std::ssize(prompt));
+    EXPECT_EQ(match.state == nullptr ? 0 : match.state->progress.position, longest);
+    EXPECT_EQ(match.seen_before, seen);
+    prompts.push_back(prompt);
+  }
+}
+
+}  // namespace
+}  // namespace liger
