@@ -142,6 +142,16 @@ void AddStateFlags(CLI::App& app, ServerConfig& config) {
   Add(app, "prefix-cache-mib", config.prefix_cache_mib,
       "Memory for snapshots of prompts' prefixes, in MiB; 0: none are kept")
       ->check(InRange<int64_t>(0, int64_t{1} << 24));
+  Add(app, "session-mib", config.session_mib,
+      "Memory for sessions, in MiB; beyond it the least recently used one ends")
+      ->check(InRange<int64_t>(1, int64_t{1} << 24));
+  Add(app, "max-sessions-per-tenant", config.max_sessions_per_tenant, "Sessions of one tenant")
+      ->check(InRange(1, 1 << 30));
+  AddSeconds(app, "session-ttl", config.session_ttl, 1, 86400 * 365,
+             "A session ends when it has not been used for so long");
+  Add(app, "state-key-file", config.state_key_file,
+      "A file whose bytes (16 or more) are the key that exported states are sealed with")
+      ->type_name("PATH");
 }
 
 void AddServiceFlags(CLI::App& app, ServerConfig& config, std::string& http_listen) {

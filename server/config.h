@@ -29,6 +29,10 @@ struct ServerConfig {
   int max_output_tokens = 32768;
   int default_max_tokens = 256;
   int64_t prefix_cache_mib = 256;  // host memory for snapshots; 0: none
+  int64_t session_mib = 1024;      // host memory for sessions
+  int max_sessions_per_tenant = 1000;
+  absl::Duration session_ttl = absl::Hours(1);
+  std::string state_key_file;  // seals exported states; empty: no key
 
   absl::Duration drain_grace = absl::Seconds(30);
   absl::Duration stall_timeout = absl::Seconds(60);

@@ -83,6 +83,13 @@ void GenerationCall::PrepareAndSubmit(QueueTicket ticket, Request request) {
       AddSnapshotPositions(*message_, environment_.limits, request.prompt, &request.snapshot_at);
   if (!positions.ok()) return EndCall(positions, {});
 
+  if (request.keep_state) {
+    absl::StatusOr<SessionTurn> turn = SessionTurn::Begin(*message_, environment_.sessions);
+    if (!turn.ok()) return EndCall(turn.status(), {});
+    turn_.emplace(*std::move(turn));
+    turn_->Continue(*message_, &request);
+  }
+
   const RequestId id = ticket.id();
   const absl::Status status = environment_.loop->Submit(std::move(ticket), std::move(request));
   if (!status.ok()) return EndCall(status, {});
@@ -127,6 +134,7 @@ void GenerationCall::OnStarted(const RequestStarted& started) {
 void GenerationCall::OnDelta(OutputDelta& delta) {
   std::lock_guard lock(mutex_);
   if (!delta.token_ids.empty() && delta.first_token_index >= 0) {
+    if (turn_.has_value()) turn_->Add(delta.token_ids);
     if (!first_token_.has_value()) first_token_ = delta.time;
     SteadyTime& last = last_token_[delta.index];
     if (last != SteadyTime()) {
@@ -139,6 +147,8 @@ void GenerationCall::OnDelta(OutputDelta& delta) {
 
 void GenerationCall::OnFinished(const OutputFinished& finished) {
   std::lock_guard lock(mutex_);
+  // Before the client hears of it, who may begin the next turn at once.
+  if (turn_.has_value()) turn_->Commit(finished.state);
   queue_time_ = finished.timings.queue;
   if (!client_gone_) Deliver(finished);
 }
@@ -153,6 +163,7 @@ void GenerationCall::EndCall(absl::Status status, const Usage& usage) {
       std::chrono::steady_clock::now() >= *deadline_) {
     status = absl::DeadlineExceededError("the deadline passed");
   }
+  turn_.reset();
   std::lock_guard lock(mutex_);
   status_ = std::move(status);
   usage_ = usage;

@@ -20,6 +20,7 @@
 #include "server/background_worker.h"
 #include "server/metrics.h"
 #include "server/request_validation.h"
+#include "server/session_turn.h"
 
 namespace liger {
 
@@ -32,6 +33,7 @@ struct CallEnvironment {
   BackgroundWorker* worker = nullptr;
   Metrics* metrics = nullptr;
   CallRegistry* registry = nullptr;
+  SessionTable* sessions = nullptr;
   RequestLimits limits;
 };
 
@@ -103,6 +105,9 @@ class GenerationCall : public ResponseSink, public std::enable_shared_from_this<
   // Set before the request is submitted, constant from then on.
   std::string tenant_;
   uint64_t seed_ = 0;
+
+  // Where there is a session: set before the request is submitted, then the sink's alone.
+  std::optional<SessionTurn> turn_;
 
   // Guarded by mutex_.
   std::vector<SteadyTime> last_token_;  // by output: when its last tokens came; zero before

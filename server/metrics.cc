@@ -159,6 +159,13 @@ class Gauges final : public prometheus::Collectable {
         prefix.evictions);
     add(gauge, "liger_prefix_cache_snapshots", "Snapshots held.", prefix.snapshots);
     add(gauge, "liger_prefix_cache_bytes", "Memory of the snapshots held.", prefix.bytes);
+    const SessionStats& sessions = stats.sessions;
+    add(gauge, "liger_sessions", "Sessions held.", sessions.sessions);
+    add(gauge, "liger_session_bytes", "Memory of the sessions held.", sessions.bytes);
+    add(counter, "liger_sessions_expired_total", "Sessions that were not used for their time.",
+        sessions.expired);
+    add(counter, "liger_sessions_evicted_total", "Sessions that ended early, for want of memory.",
+        sessions.evicted);
   }
 
   mutable std::mutex mutex_;

@@ -12,12 +12,14 @@
 #include "absl/strings/string_view.h"
 #include "scheduler/engine_loop.h"
 #include "states/prefix_cache.h"
+#include "states/session_table.h"
 
 namespace liger {
 
 // What is held beside the slots.
 struct StateStats {
   PrefixCacheStats prefix_cache;
+  SessionStats sessions;
 };
 
 // Registry and scrape endpoint. Thread-safe. Observing costs a few uncontended locks and atomic

@@ -26,19 +26,10 @@ absl::Status CheckTokenId(absl::string_view field, int64_t index, TokenId id, in
   return Invalid(field, "[", index, "] is ", id, "; token ids lie in [0, ", vocab_size - 1, "]");
 }
 
-absl::Status CheckName(absl::string_view field, absl::string_view value) {
-  if (value.size() <= kMaxNameBytes) return absl::OkStatus();
-  return Invalid(field, " has ", value.size(), " bytes; the limit is ", kMaxNameBytes);
-}
-
 absl::Status CheckNotYetServed(const v1::GenerateRequest& message) {
-  if (!message.session_id().empty() && message.sampling().n() > 1) {
-    return Invalid("sampling.n is ", message.sampling().n(), "; with session_id it must be 1");
-  }
   const auto unimplemented = [](absl::string_view field) {
     return absl::UnimplementedError(absl::StrCat(field, ": not offered by this server version"));
   };
-  if (!message.session_id().empty()) return unimplemented("session_id");
   if (!message.resume_token().empty()) return unimplemented("resume_token");
   if (message.received_tokens_size() > 0) return unimplemented("received_tokens");
   switch (message.constraint_case()) {
@@ -50,6 +41,21 @@ absl::Status CheckNotYetServed(const v1::GenerateRequest& message) {
       return unimplemented("grammar");
     case v1::GenerateRequest::CONSTRAINT_NOT_SET:
       break;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckSession(const v1::GenerateRequest& message) {
+  LIGER_RETURN_IF_ERROR(CheckName("session_id", message.session_id()));
+  if (message.session_id().empty()) {
+    if (!message.has_session_position()) return absl::OkStatus();
+    return Invalid("session_position is set; it needs a session_id");
+  }
+  if (message.sampling().n() > 1) {
+    return Invalid("sampling.n is ", message.sampling().n(), "; with session_id it must be 1");
+  }
+  if (message.session_position() < 0) {
+    return Invalid("session_position is ", message.session_position(), "; it must be 0 or more");
   }
   return absl::OkStatus();
 }
@@ -210,11 +216,17 @@ absl::Status NoTokenizer() {
 
 }  // namespace
 
+absl::Status CheckName(absl::string_view field, absl::string_view value) {
+  if (value.size() <= kMaxNameBytes) return absl::OkStatus();
+  return Invalid(field, " has ", value.size(), " bytes; the limit is ", kMaxNameBytes);
+}
+
 absl::StatusOr<Request> ReadParameters(const v1::GenerateRequest& message,
                                        const RequestLimits& limits) {
   LIGER_RETURN_IF_ERROR(CheckName("request_id", message.request_id()));
   LIGER_RETURN_IF_ERROR(CheckName("tenant", message.tenant()));
   LIGER_RETURN_IF_ERROR(CheckName("cache_salt", message.cache_salt()));
+  LIGER_RETURN_IF_ERROR(CheckSession(message));
   LIGER_RETURN_IF_ERROR(CheckNotYetServed(message));
   LIGER_RETURN_IF_ERROR(CheckAdapter(message.adapter(), limits));
   LIGER_RETURN_IF_ERROR(CheckInput(message, limits));
@@ -226,6 +238,7 @@ absl::StatusOr<Request> ReadParameters(const v1::GenerateRequest& message,
   request.priority = message.priority();
   request.n = message.sampling().has_n() ? message.sampling().n() : 1;
   request.echo = message.output().echo();
+  request.keep_state = !message.session_id().empty();
   // What one tenant asked must not be told, by its timing, to another.
   request.cache_scope = message.cache_salt().empty() ? absl::StrCat("tenant ", message.tenant())
                                                      : absl::StrCat("salt ", message.cache_salt());

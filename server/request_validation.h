@@ -15,7 +15,7 @@
 
 namespace liger {
 
-inline constexpr int kMaxNameBytes = 128;              // of request_id, tenant, adapter, cache_salt
+inline constexpr int kMaxNameBytes = 128;  // of request_id, session_id, tenant, adapter, cache_salt
 inline constexpr int64_t kMaxTokenizeBytes = 1 << 20;  // of a TokenizeRequest's text or contents
 inline constexpr int kMaxSnapshotsAt = 64;
 inline constexpr int kMaxDetokenizeIds = 1 << 18;
@@ -34,6 +34,9 @@ struct RequestLimits {
   std::string adapter;        // the one merged into the weights; empty: none
   int64_t longest_token = 0;  // in bytes; 0 without a tokenizer
 };
+
+// INVALID_ARGUMENT where a name is longer than kMaxNameBytes.
+absl::Status CheckName(absl::string_view field, absl::string_view value);
 
 // Everything but the prompt, the times and the sink. No work that grows with the prompt's length
 // but for token_ids, which are checked here. INVALID_ARGUMENT names the field and its limit;

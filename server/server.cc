@@ -2,8 +2,11 @@
 
 #include <algorithm>
 #include <chrono>
+#include <fstream>
+#include <string>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "engine/status_macros.h"
 #include "scheduler/engine_loop.h"
@@ -23,6 +26,24 @@ namespace {
 // What a finished stream's last bytes get beyond the grace period.
 constexpr std::chrono::seconds kFlushTime{1};
 
+constexpr size_t kMinKeyBytes = 16;
+constexpr size_t kMaxKeyBytes = 4096;
+
+// Empty where no file is named.
+absl::StatusOr<std::string> ReadStateKey(const std::string& path) {
+  if (path.empty()) return std::string();
+  std::ifstream file(path, std::ios::binary);
+  std::string key(kMaxKeyBytes + 1, '\0');
+  file.read(key.data(), static_cast<std::streamsize>(key.size()));
+  key.resize(file.gcount());
+  if (file.bad() || key.size() < kMinKeyBytes || key.size() > kMaxKeyBytes) {
+    return absl::InvalidArgumentError(absl::StrCat("--state-key-file: ", path,
+                                                   " could not be read or has not ", kMinKeyBytes,
+                                                   " to ", kMaxKeyBytes, " bytes"));
+  }
+  return key;
+}
+
 }  // namespace
 
 // Members are destroyed from the last to the first: who uses goes before what it uses.
@@ -41,6 +62,8 @@ struct Server::Parts {
   GrpcServer health_grpc;
   ServedModel model;
   std::unique_ptr<PrefixCache> prefix_cache;  // null: none
+  std::unique_ptr<SessionTable> session_table;
+  std::unique_ptr<StateContainer> container;
   CallRegistry registry;
   CallEnvironment environment;
   std::unique_ptr<EngineLoop> loop;
@@ -66,9 +89,7 @@ absl::Status Server::Start() {
   }
 
   LIGER_ASSIGN_OR_RETURN(parts.model, LoadModel(config_));
-  if (config_.prefix_cache_mib > 0) {
-    parts.prefix_cache = std::make_unique<PrefixCache>(config_.prefix_cache_mib << 20);
-  }
+  LIGER_RETURN_IF_ERROR(MakeStates());
   LIGER_ASSIGN_OR_RETURN(parts.loop,
                          EngineLoop::Create(parts.model.engine.get(), parts.model.tokenizer.get(),
                                             {.max_queue = config_.max_queue,
@@ -79,6 +100,7 @@ absl::Status Server::Start() {
   parts.metrics.SetStates([&parts] {
     StateStats stats;
     if (parts.prefix_cache != nullptr) stats.prefix_cache = parts.prefix_cache->stats();
+    stats.sessions = parts.session_table->stats();
     return stats;
   });
   if (!config_.metrics_listen.empty()) {
@@ -91,10 +113,12 @@ absl::Status Server::Start() {
                        .worker = parts.worker.get(),
                        .metrics = &parts.metrics,
                        .registry = &parts.registry,
+                       .sessions = parts.session_table.get(),
                        .limits = parts.model.limits};
   parts.generation = std::make_unique<GenerationService>(&parts.environment);
   parts.admin = std::make_unique<AdminService>(&parts.environment, &parts.model.engine->info());
-  parts.sessions = std::make_unique<SessionsService>(&parts.metrics);
+  parts.sessions = std::make_unique<SessionsService>(parts.session_table.get(),
+                                                     parts.container.get(), &parts.metrics);
 
   LIGER_ASSIGN_OR_RETURN(parts.grpc,
                          StartGrpcServer({.flag = "--listen",
@@ -102,6 +126,26 @@ absl::Status Server::Start() {
                                           .max_connection_age = config_.max_connection_age},
                                          {&parts.health, parts.generation.get(), parts.admin.get(),
                                           parts.sessions.get()}));
+  return absl::OkStatus();
+}
+
+absl::Status Server::MakeStates() {
+  Parts& parts = *parts_;
+  const EngineInfo& info = parts.model.engine->info();
+  if (config_.prefix_cache_mib > 0) {
+    parts.prefix_cache = std::make_unique<PrefixCache>(config_.prefix_cache_mib << 20);
+  }
+  if (config_.session_mib << 20 < 2 * info.state_bytes) {
+    return absl::InvalidArgumentError(absl::StrCat("--session-mib: ", config_.session_mib,
+                                                   " is too small: a state has ", info.state_bytes,
+                                                   " bytes, and two must fit"));
+  }
+  parts.session_table = std::make_unique<SessionTable>(
+      SessionLimits{.max_bytes = config_.session_mib << 20,
+                    .max_per_tenant = config_.max_sessions_per_tenant,
+                    .time_to_live = absl::ToChronoSeconds(config_.session_ttl)});
+  LIGER_ASSIGN_OR_RETURN(std::string key, ReadStateKey(config_.state_key_file));
+  parts.container = std::make_unique<StateContainer>(info, std::move(key));
   return absl::OkStatus();
 }
 
@@ -115,6 +159,7 @@ absl::Duration Server::Period() const {
 }
 
 void Server::Tick() {
+  parts_->session_table->Expire(std::chrono::system_clock::now());
   parts_->registry.CutOffStalled(std::chrono::steady_clock::now() -
                                  absl::ToChronoNanoseconds(config_.stall_timeout));
   parts_->health.SetAlive(!parts_->metrics.EngineFails());

@@ -35,6 +35,9 @@ class Server {
  private:
   struct Parts;
 
+  // What outlives a request: snapshots and sessions.
+  absl::Status MakeStates();
+
   const ServerConfig config_;
   std::unique_ptr<Parts> parts_;
 };

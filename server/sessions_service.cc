@@ -1,61 +1,247 @@
 #include "server/sessions_service.h"
 
-#include "absl/status/status.h"
+#include <algorithm>
+#include <chrono>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "engine/status_macros.h"
+#include "server/request_validation.h"
+#include "server/rpc_status.h"
 
 namespace liger {
 namespace {
 
-// Ends its call at once.
-template <typename Reactor>
-class Refusal final : public Reactor {
- public:
-  Refusal() {
-    this->Finish(grpc::Status(grpc::StatusCode::UNIMPLEMENTED,
-                              "sessions: not offered by this server version"));
-  }
-  void OnDone() override { delete this; }
-};
+constexpr size_t kChunkBytes = size_t{1} << 20;
+constexpr int kMaxTransfers = 8;
+constexpr int kDefaultPage = 100;
+constexpr int kMaxPage = 1000;
+
+WallTime Now() { return std::chrono::system_clock::now(); }
+
+absl::StatusOr<SessionKey> KeyOf(const std::string& tenant, const std::string& id,
+                                 absl::string_view field = "session_id") {
+  LIGER_RETURN_IF_ERROR(CheckName("tenant", tenant));
+  LIGER_RETURN_IF_ERROR(CheckName(field, id));
+  if (id.empty()) return absl::InvalidArgumentError(absl::StrCat(field, " is empty"));
+  return SessionKey{tenant, id};
+}
+
+void SetTime(WallTime time, google::protobuf::Timestamp* to) {
+  const auto nanoseconds =
+      std::chrono::duration_cast<std::chrono::nanoseconds>(time.time_since_epoch()).count();
+  to->set_seconds(nanoseconds / 1000000000);
+  to->set_nanos(static_cast<int32_t>(nanoseconds % 1000000000));
+}
+
+void SetSession(const SessionInfo& info, v1::Session* to) {
+  to->set_session_id(info.key.id);
+  to->set_tenant(info.key.tenant);
+  to->set_position(info.position);
+  to->set_bytes(info.bytes);
+  SetTime(info.created, to->mutable_created());
+  SetTime(info.last_used, to->mutable_last_used());
+  to->mutable_time_to_live()->set_seconds(info.time_to_live.count());
+  to->set_residence(v1::Session::RESIDENCE_HOST);
+}
+
+absl::Status SetSession(const absl::StatusOr<SessionInfo>& info, v1::Session* to) {
+  if (info.ok()) SetSession(*info, to);
+  return info.status();
+}
 
 }  // namespace
 
-template <typename Reactor>
-Reactor* SessionsService::Refuse(const char* method) {
-  metrics_.OnCall(method, absl::StatusCode::kUnimplemented);
-  return new Refusal<Reactor>;
+grpc::ServerUnaryReactor* SessionsService::Answer(grpc::CallbackServerContext* context,
+                                                  absl::string_view method,
+                                                  const absl::Status& status) {
+  metrics_.OnCall(method, status.code());
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  reactor->Finish(ToGrpcStatus(status));
+  return reactor;
 }
 
+absl::Status SessionsService::BeginTransfer() {
+  if (transfers_.fetch_add(1) < kMaxTransfers) return absl::OkStatus();
+  transfers_.fetch_sub(1);
+  return absl::ResourceExhaustedError(
+      absl::StrCat(kMaxTransfers, " states are being exported and imported"));
+}
+
+grpc::ServerUnaryReactor* SessionsService::Fork(grpc::CallbackServerContext* context,
+                                                const v1::ForkRequest* message,
+                                                v1::Session* response) {
+  const auto fork = [&]() -> absl::Status {
+    LIGER_ASSIGN_OR_RETURN(const SessionKey from, KeyOf(message->tenant(), message->session_id()));
+    LIGER_ASSIGN_OR_RETURN(const SessionKey to,
+                           KeyOf(message->tenant(), message->new_session_id(), "new_session_id"));
+    return SetSession(table_.Fork(from, to, Now()), response);
+  };
+  return Answer(context, "Sessions/Fork", fork());
+}
+
+grpc::ServerUnaryReactor* SessionsService::Get(grpc::CallbackServerContext* context,
+                                               const v1::GetSessionRequest* message,
+                                               v1::Session* response) {
+  const auto get = [&]() -> absl::Status {
+    LIGER_ASSIGN_OR_RETURN(const SessionKey key, KeyOf(message->tenant(), message->session_id()));
+    return SetSession(table_.Get(key, Now()), response);
+  };
+  return Answer(context, "Sessions/Get", get());
+}
+
+grpc::ServerUnaryReactor* SessionsService::List(grpc::CallbackServerContext* context,
+                                                const v1::ListSessionsRequest* message,
+                                                v1::ListSessionsResponse* response) {
+  const auto list = [&]() -> absl::Status {
+    LIGER_RETURN_IF_ERROR(CheckName("tenant", message->tenant()));
+    LIGER_RETURN_IF_ERROR(CheckName("page_token", message->page_token()));
+    if (message->page_size() < 0 || message->page_size() > kMaxPage) {
+      return absl::InvalidArgumentError(absl::StrCat("page_size is ", message->page_size(),
+                                                     "; it must be in [0, ", kMaxPage, "]"));
+    }
+    const int size = message->page_size() > 0 ? message->page_size() : kDefaultPage;
+    // The token of a page is the last id of the one before.
+    std::vector<SessionInfo> sessions =
+        table_.List(message->tenant(), message->page_token(), size + 1, Now());
+    if (std::ssize(sessions) > size) {
+      sessions.pop_back();
+      response->set_next_page_token(sessions.back().key.id);
+    }
+    for (const SessionInfo& info : sessions) SetSession(info, response->add_sessions());
+    return absl::OkStatus();
+  };
+  return Answer(context, "Sessions/List", list());
+}
+
+grpc::ServerUnaryReactor* SessionsService::Delete(grpc::CallbackServerContext* context,
+                                                  const v1::DeleteSessionRequest* message,
+                                                  v1::DeleteSessionResponse* /*response*/) {
+  const auto remove = [&]() -> absl::Status {
+    LIGER_ASSIGN_OR_RETURN(const SessionKey key, KeyOf(message->tenant(), message->session_id()));
+    return table_.Delete(key, Now());
+  };
+  return Answer(context, "Sessions/Delete", remove());
+}
+
+// Writes the container chunk after chunk; gRPC calls back when it took one.
+class SessionsService::ExportReactor final : public grpc::ServerWriteReactor<v1::StateChunk> {
+ public:
+  ExportReactor(SessionsService* service, const v1::ExportRequest& message) : service_(*service) {
+    const absl::Status status = Load(message);
+    service_.metrics_.OnCall("Sessions/Export", status.code());
+    if (!status.ok()) {
+      Finish(ToGrpcStatus(status));
+      return;
+    }
+    chunk_.set_session_id(message.session_id());
+    chunk_.set_tenant(message.tenant());
+    WriteNext();
+  }
+  ~ExportReactor() override {
+    if (counted_) service_.EndTransfer();
+  }
+
+  void OnWriteDone(bool ok) override {
+    chunk_.Clear();
+    if (!ok || sent_ == bytes_.size()) return Finish(grpc::Status::OK);
+    WriteNext();
+  }
+  void OnDone() override { delete this; }
+
+ private:
+  absl::Status Load(const v1::ExportRequest& message) {
+    if (message.compress()) {
+      return absl::UnimplementedError("compress: not offered by this server version");
+    }
+    LIGER_ASSIGN_OR_RETURN(const SessionKey key, KeyOf(message.tenant(), message.session_id()));
+    LIGER_ASSIGN_OR_RETURN(const auto content, service_.table_.Read(key, Now()));
+    LIGER_RETURN_IF_ERROR(service_.BeginTransfer());
+    counted_ = true;
+    bytes_ = service_.container_.Write(*content);
+    return absl::OkStatus();
+  }
+  void WriteNext() {
+    const size_t size = std::min(kChunkBytes, bytes_.size() - sent_);
+    chunk_.set_data(bytes_.substr(sent_, size));
+    sent_ += size;
+    StartWrite(&chunk_);
+  }
+
+  SessionsService& service_;
+  bool counted_ = false;
+  std::string bytes_;
+  size_t sent_ = 0;
+  v1::StateChunk chunk_;
+};
+
+// Gathers the chunks, never more of them than a container has, and makes the session of the whole.
+class SessionsService::ImportReactor final : public grpc::ServerReadReactor<v1::StateChunk> {
+ public:
+  ImportReactor(SessionsService* service, v1::Session* response)
+      : service_(*service), response_(*response) {
+    const absl::Status status = service_.BeginTransfer();
+    if (!status.ok()) {
+      End(status);
+      return;
+    }
+    counted_ = true;
+    StartRead(&chunk_);
+  }
+  ~ImportReactor() override {
+    if (counted_) service_.EndTransfer();
+  }
+
+  void OnReadDone(bool ok) override {
+    if (!ok) return End(Make());
+    if (first_) {
+      first_ = false;
+      absl::StatusOr<SessionKey> key = KeyOf(chunk_.tenant(), chunk_.session_id());
+      if (!key.ok()) return End(key.status());
+      key_ = *std::move(key);
+    }
+    const int64_t limit = service_.container_.max_bytes();
+    if (static_cast<int64_t>(bytes_.size() + chunk_.data().size()) > limit) {
+      return End(absl::InvalidArgumentError(
+          absl::StrCat("data is larger than any state, of which the limit is ", limit, " bytes")));
+    }
+    bytes_ += chunk_.data();
+    StartRead(&chunk_);
+  }
+  void OnCancel() override { cancelled_.store(true); }
+  void OnDone() override { delete this; }
+
+ private:
+  absl::Status Make() {
+    if (cancelled_.load()) return absl::CancelledError("the client went away");
+    if (first_) return absl::InvalidArgumentError("session_id: the stream has no first chunk");
+    LIGER_ASSIGN_OR_RETURN(auto content, service_.container_.Read(bytes_));
+    return SetSession(service_.table_.Put(key_, std::move(content), Now()), &response_);
+  }
+  void End(const absl::Status& status) {
+    service_.metrics_.OnCall("Sessions/Import", status.code());
+    Finish(ToGrpcStatus(status));
+  }
+
+  SessionsService& service_;
+  v1::Session& response_;
+  bool counted_ = false;
+  bool first_ = true;
+  std::atomic<bool> cancelled_{false};
+  SessionKey key_;
+  std::string bytes_;
+  v1::StateChunk chunk_;
+};
+
 grpc::ServerWriteReactor<v1::StateChunk>* SessionsService::Export(
-    grpc::CallbackServerContext* /*context*/, const v1::ExportRequest* /*message*/) {
-  return Refuse<grpc::ServerWriteReactor<v1::StateChunk>>("Sessions/Export");
+    grpc::CallbackServerContext* /*context*/, const v1::ExportRequest* message) {
+  return new ExportReactor(this, *message);
 }
 
 grpc::ServerReadReactor<v1::StateChunk>* SessionsService::Import(
-    grpc::CallbackServerContext* /*context*/, v1::Session* /*response*/) {
-  return Refuse<grpc::ServerReadReactor<v1::StateChunk>>("Sessions/Import");
-}
-
-grpc::ServerUnaryReactor* SessionsService::Fork(grpc::CallbackServerContext* /*context*/,
-                                                const v1::ForkRequest* /*message*/,
-                                                v1::Session* /*response*/) {
-  return Refuse<grpc::ServerUnaryReactor>("Sessions/Fork");
-}
-
-grpc::ServerUnaryReactor* SessionsService::Get(grpc::CallbackServerContext* /*context*/,
-                                               const v1::GetSessionRequest* /*message*/,
-                                               v1::Session* /*response*/) {
-  return Refuse<grpc::ServerUnaryReactor>("Sessions/Get");
-}
-
-grpc::ServerUnaryReactor* SessionsService::List(grpc::CallbackServerContext* /*context*/,
-                                                const v1::ListSessionsRequest* /*message*/,
-                                                v1::ListSessionsResponse* /*response*/) {
-  return Refuse<grpc::ServerUnaryReactor>("Sessions/List");
-}
-
-grpc::ServerUnaryReactor* SessionsService::Delete(grpc::CallbackServerContext* /*context*/,
-                                                  const v1::DeleteSessionRequest* /*message*/,
-                                                  v1::DeleteSessionResponse* /*response*/) {
-  return Refuse<grpc::ServerUnaryReactor>("Sessions/Delete");
+    grpc::CallbackServerContext* /*context*/, v1::Session* response) {
+  return new ImportReactor(this, response);
 }
 
 }  // namespace liger

@@ -1,18 +1,24 @@
-// The service liger.v1.Sessions: known by name, for reflection, and not offered yet.
+// The service liger.v1.Sessions.
 
 #ifndef LIGER_SERVER_SESSIONS_SERVICE_H_
 #define LIGER_SERVER_SESSIONS_SERVICE_H_
 
+#include <atomic>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
 #include "liger/v1/sessions.grpc.pb.h"
 #include "server/metrics.h"
+#include "states/session_table.h"
+#include "states/state_container.h"
 
 namespace liger {
 
-// Every call: UNIMPLEMENTED, with a text that says so.
 class SessionsService final : public v1::Sessions::CallbackService {
  public:
-  // `metrics` outlives the service.
-  explicit SessionsService(Metrics* metrics) : metrics_(*metrics) {}
+  // All outlive the service.
+  SessionsService(SessionTable* table, const StateContainer* container, Metrics* metrics)
+      : table_(*table), container_(*container), metrics_(*metrics) {}
 
   grpc::ServerWriteReactor<v1::StateChunk>* Export(grpc::CallbackServerContext* context,
                                                    const v1::ExportRequest* message) override;
@@ -31,10 +37,19 @@ class SessionsService final : public v1::Sessions::CallbackService {
                                    v1::DeleteSessionResponse* response) override;
 
  private:
-  template <typename Reactor>
-  Reactor* Refuse(const char* method);
+  class ExportReactor;
+  class ImportReactor;
 
+  grpc::ServerUnaryReactor* Answer(grpc::CallbackServerContext* context, absl::string_view method,
+                                   const absl::Status& status);
+  // An export or import holds a whole container in memory: RESOURCE_EXHAUSTED beyond a few at once.
+  absl::Status BeginTransfer();
+  void EndTransfer() { transfers_.fetch_sub(1); }
+
+  SessionTable& table_;
+  const StateContainer& container_;
   Metrics& metrics_;
+  std::atomic<int> transfers_{0};
 };
 
 }  // namespace liger

@@ -6,7 +6,7 @@ import math
 import grpc
 import pytest
 
-from liger_api import admin, api, generate, sessions
+from liger_api import admin, api, generate
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 
@@ -46,7 +46,7 @@ def test_invalid_argument_names_field_and_limit(real, fields, said):
 
 
 @pytest.mark.parametrize("field, value", [
-    ("session_id", "s"), ("resume_token", b"t"), ("received_tokens", [1]),
+    ("resume_token", b"t"), ("received_tokens", [1]),
     ("json_schema", "{}"), ("regex", "a"), ("grammar", "a")])
 def test_fields_of_later_features_are_refused_by_name(real, field, value):
     error = refusal(lambda: generate(real, prompt="x", **{field: value}))
@@ -61,18 +61,11 @@ def test_n_with_a_session_is_invalid(real):
 
 
 @pytest.mark.parametrize("call", [
-    lambda c: list(c.sessions.Export(sessions.ExportRequest(session_id="s"))),
-    lambda c: c.sessions.Import(iter([sessions.StateChunk(data=b"x" * 1000)] * 50)),
-    lambda c: c.sessions.Fork(sessions.ForkRequest()),
-    lambda c: c.sessions.Get(sessions.GetSessionRequest()),
-    lambda c: c.sessions.List(sessions.ListSessionsRequest()),
-    lambda c: c.sessions.Delete(sessions.DeleteSessionRequest()),
     lambda c: c.admin.LoadAdapter(admin.LoadAdapterRequest()),
     lambda c: c.admin.UnloadAdapter(admin.UnloadAdapterRequest()),
     lambda c: c.admin.ListAdapters(admin.ListAdaptersRequest()),
     lambda c: c.admin.Drain(admin.DrainRequest()),
-], ids=["Export", "Import", "Fork", "Get", "List", "Delete", "LoadAdapter", "UnloadAdapter",
-        "ListAdapters", "Drain"])
+], ids=["LoadAdapter", "UnloadAdapter", "ListAdapters", "Drain"])
 def test_what_is_not_offered_says_so(tiny, call):
     error = refusal(lambda: call(tiny))
     assert error.code() == grpc.StatusCode.UNIMPLEMENTED

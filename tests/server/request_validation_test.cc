@@ -178,7 +178,16 @@ INSTANTIATE_TEST_SUITE_P(
                   m.mutable_sampling()->set_n(2);
                 },
                 kInvalid, "sampling.n", "session_id"},
-        Absent("session_id", [](M& m) { m.set_session_id("s"); }),
+        Refused{"session_id", [](M& m) { m.set_session_id(std::string(129, 'x')); }, kInvalid,
+                "session_id", "limit is 128"},
+        Refused{"session_position", [](M& m) { m.set_session_position(3); }, kInvalid,
+                "session_position", "session_id"},
+        Refused{"negative_session_position",
+                [](M& m) {
+                  m.set_session_id("s");
+                  m.set_session_position(-1);
+                },
+                kInvalid, "session_position", "0 or more"},
         Absent("resume_token", [](M& m) { m.set_resume_token("s"); }),
         Absent("received_tokens", [](M& m) { m.add_received_tokens(1); }),
         Refused{"snapshot_at", [](M& m) { m.add_snapshot_at(0); }, kInvalid, "snapshot_at[0]",

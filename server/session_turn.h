@@ -1,0 +1,44 @@
+// A turn of a session, from the call that begins it to the state it leaves.
+
+#ifndef LIGER_SERVER_SESSION_TURN_H_
+#define LIGER_SERVER_SESSION_TURN_H_
+
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "liger/v1/generation.pb.h"
+#include "scheduler/request.h"
+#include "states/session_table.h"
+
+namespace liger {
+
+// Not thread-safe. Destroyed without Commit it leaves the session as it was.
+class SessionTurn {
+ public:
+  // `message` names a session. ABORTED, RESOURCE_EXHAUSTED as SessionTable has them;
+  // NOT_FOUND and FAILED_PRECONDITION where the session is not at session_position.
+  static absl::StatusOr<SessionTurn> Begin(const v1::GenerateRequest& message, SessionTable* table);
+
+  // Makes `request`, whose prompt is the message's, go on from the session: puts its tokens before
+  // a prompt that follows them, and its state where the prompt begins with what it absorbed.
+  void Continue(const v1::GenerateRequest& message, Request* request);
+
+  // Tokens of the output that were sent.
+  void Add(absl::Span<const TokenId> tokens) {
+    ledger_.insert(ledger_.end(), tokens.begin(), tokens.end());
+  }
+  // `state` has absorbed all of them, but perhaps the last.
+  void Commit(std::shared_ptr<const SavedState> state);
+
+ private:
+  explicit SessionTurn(SessionTable::Turn turn) : turn_(std::move(turn)) {}
+
+  SessionTable::Turn turn_;
+  std::vector<TokenId> ledger_;  // of the prompt and what was sent since
+};
+
+}  // namespace liger
+
+#endif  // LIGER_SERVER_SESSION_TURN_H_

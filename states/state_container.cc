@@ -1,0 +1,220 @@
+#include "states/state_container.h"
+
+#include <openssl/crypto.h>
+#include <openssl/evp.h>
+#include <openssl/hmac.h>
+
+#include <bit>
+#include <cassert>
+#include <cstring>
+#include <type_traits>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "engine/status_macros.h"
+
+namespace liger {
+namespace {
+
+static_assert(std::endian::native == std::endian::little);
+
+constexpr absl::string_view kMagic = "LIGERST\n";
+constexpr uint32_t kVersion = 1;
+constexpr size_t kSealBytes = 32;
+constexpr uint32_t kMaxIdentityBytes = 1024;
+constexpr int64_t kMaxLedger = int64_t{1} << 24;
+
+absl::Status Broken(absl::string_view what) {
+  return absl::DataLossError(absl::StrCat("the state is damaged: ", what));
+}
+
+template <typename T>
+void Append(T number, std::string* to) {
+  to->append(reinterpret_cast<const char*>(&number), sizeof(number));
+}
+
+// Takes numbers and ranges from the front, never beyond the end.
+class Reader {
+ public:
+  explicit Reader(absl::string_view bytes) : rest_(bytes) {}
+
+  template <typename T>
+  absl::Status Take(absl::string_view field, T* to) {
+    static_assert(std::is_trivially_copyable_v<T>);
+    LIGER_ASSIGN_OR_RETURN(const absl::string_view bytes, Take(field, sizeof(T)));
+    std::memcpy(to, bytes.data(), sizeof(T));
+    return absl::OkStatus();
+  }
+  absl::StatusOr<absl::string_view> Take(absl::string_view field, size_t size) {
+    if (size > rest_.size()) return Broken(absl::StrCat("it ends in ", field));
+    const absl::string_view taken = rest_.substr(0, size);
+    rest_.remove_prefix(size);
+    return taken;
+  }
+  bool empty() const { return rest_.empty(); }
+
+ private:
+  absl::string_view rest_;
+};
+
+// What engine/saved_state.h and the folds of full blocks promise of each state.
+absl::Status CheckProgress(const SlotProgress& p) {
+  constexpr int64_t kMax = int64_t{1} << 62;
+  const bool in_order = 0 <= p.folded && p.folded <= p.committed && p.committed <= p.position &&
+                        1 <= p.position && p.position <= kMax;
+  if (!in_order || p.position - p.committed > kFoldBlock || p.folded % kFoldBlock != 0 ||
+      p.position - p.folded >= 2 * kFoldBlock || p.hidden < p.position ||
+      p.hidden - p.position > kFoldBlock) {
+    return Broken(absl::StrCat("position ", p.position, ", committed ", p.committed, ", folded ",
+                               p.folded, ", hidden ", p.hidden));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+StateContainer::StateContainer(const EngineInfo& info, std::string key)
+    : identity_(info.state_identity),
+      key_(std::move(key)),
+      vocab_size_(info.config.vocab_size),
+      layout_{.gate = static_cast<uint32_t>(info.config.gate),
+              .layers = static_cast<uint32_t>(info.config.num_layers),
+              .kv_heads = static_cast<uint32_t>(info.config.num_kv_heads),
+              .head_dim = static_cast<uint32_t>(info.config.head_dim),
+              .window = static_cast<uint32_t>(info.config.window),
+              .hidden_size = static_cast<uint32_t>(info.config.hidden_size),
+              .row_bytes = absl::EndsWith(info.state_identity, "-f32") ? 4u : 2u},
+      states_(static_cast<size_t>(info.state_bytes)) {}
+
+int64_t StateContainer::max_bytes() const {
+  return static_cast<int64_t>(states_.state_bytes()) +
+         kMaxLedger * static_cast<int64_t>(sizeof(TokenId)) + 4096;
+}
+
+std::string StateContainer::Seal(absl::string_view bytes) const {
+  std::string seal(kSealBytes, '\0');
+  const auto* data = reinterpret_cast<const unsigned char*>(bytes.data());
+  auto* out = reinterpret_cast<unsigned char*>(seal.data());
+  unsigned int size = 0;
+  if (key_.empty()) {
+    EVP_Digest(data, bytes.size(), out, &size, EVP_sha256(), nullptr);
+  } else {
+    HMAC(EVP_sha256(), key_.data(), static_cast<int>(key_.size()), data, bytes.size(), out, &size);
+  }
+  return seal;
+}
+
+std::string StateContainer::Write(const SessionContent& content) const {
+  std::string out(kMagic);
+  out.reserve(content.bytes() + identity_.size() + 256);
+  Append(kVersion, &out);
+  Append<uint32_t>(key_.empty() ? 0 : 1, &out);
+  Append(static_cast<uint32_t>(identity_.size()), &out);
+  out += identity_;
+  Append(layout_, &out);
+  Append(content.state->progress, &out);
+  Append<int64_t>(std::ssize(content.ledger), &out);
+  out.append(reinterpret_cast<const char*>(content.ledger.data()),
+             content.ledger.size() * sizeof(TokenId));
+  Append<int64_t>(static_cast<int64_t>(content.state->bytes.size()), &out);
+  out.append(reinterpret_cast<const char*>(content.state->bytes.data()),
+             content.state->bytes.size());
+  out += Seal(out);
+  return out;
+}
+
+absl::StatusOr<std::shared_ptr<const SessionContent>> StateContainer::Read(
+    absl::string_view bytes) const {
+  if (!absl::StartsWith(bytes, kMagic)) return Broken("it does not begin as a state does");
+  if (bytes.size() < kMagic.size() + kSealBytes) return Broken("it is too short");
+  const absl::string_view seal = bytes.substr(bytes.size() - kSealBytes);
+  const absl::string_view sealed = bytes.substr(0, bytes.size() - kSealBytes);
+  Reader reader(sealed.substr(kMagic.size()));
+
+  uint32_t version = 0;
+  LIGER_RETURN_IF_ERROR(reader.Take("version", &version));
+  if (version != kVersion) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("the state's format is ", version, "; this server reads ", kVersion));
+  }
+  // Before anything that its maker could have chosen is believed.
+  uint32_t keyed = 0;
+  LIGER_RETURN_IF_ERROR(reader.Take("sealed", &keyed));
+  const std::string expected = Seal(sealed);
+  const bool intact = CRYPTO_memcmp(expected.data(), seal.data(), kSealBytes) == 0;
+  if (!key_.empty() && !(keyed == 1 && intact)) {
+    return absl::PermissionDeniedError("the state is not sealed with this server's key");
+  }
+  if (key_.empty() && keyed != 0) {
+    return absl::PermissionDeniedError("the state is sealed with a key that this server lacks");
+  }
+  if (!intact) return Broken("its checksum is wrong");
+
+  uint32_t identity_bytes = 0;
+  LIGER_RETURN_IF_ERROR(reader.Take("identity", &identity_bytes));
+  if (identity_bytes > kMaxIdentityBytes) return Broken("its identity is too long");
+  LIGER_ASSIGN_OR_RETURN(const absl::string_view identity, reader.Take("identity", identity_bytes));
+  Layout layout{};
+  LIGER_RETURN_IF_ERROR(reader.Take("layout", &layout));
+  if (identity != identity_ || layout != layout_) {
+    return absl::FailedPreconditionError(
+        "the state is of another model, adapter or row type than this server's");
+  }
+
+  auto content = std::make_shared<SessionContent>();
+  SlotProgress progress;
+  LIGER_RETURN_IF_ERROR(reader.Take("progress", &progress));
+  LIGER_RETURN_IF_ERROR(CheckProgress(progress));
+  int64_t tokens = 0;
+  LIGER_RETURN_IF_ERROR(reader.Take("ledger", &tokens));
+  if (tokens > kMaxLedger || (tokens != progress.position && tokens != progress.position + 1)) {
+    return Broken(absl::StrCat("a ledger of ", tokens, " tokens at position ", progress.position));
+  }
+  LIGER_ASSIGN_OR_RETURN(const absl::string_view ledger,
+                         reader.Take("ledger", tokens * sizeof(TokenId)));
+  content->ledger.resize(tokens);
+  std::memcpy(content->ledger.data(), ledger.data(), ledger.size());
+  for (const TokenId id : content->ledger) {
+    if (id < 0 || id >= vocab_size_) return Broken(absl::StrCat("token ", id, " in its ledger"));
+  }
+
+  int64_t size = 0;
+  LIGER_RETURN_IF_ERROR(reader.Take("state", &size));
+  if (size != static_cast<int64_t>(states_.state_bytes())) return Broken("the size of its state");
+  LIGER_ASSIGN_OR_RETURN(const absl::string_view state, reader.Take("state", size));
+  if (!reader.empty()) return Broken("there is more behind its state");
+  std::shared_ptr<SavedState> saved = states_.New();
+  if (saved == nullptr) return absl::ResourceExhaustedError("no memory for the state");
+  saved->progress = progress;
+  std::memcpy(saved->bytes.data(), state.data(), state.size());
+  if (!AllFinite(saved->bytes.data())) return Broken("a number in it is not finite");
+  content->state = std::move(saved);
+  return content;
+}
+
+bool StateContainer::AllFinite(const std::byte* state) const {
+  const auto finite = [&state](size_t count, size_t number_bytes) {
+    // Of bf16 the bits are the upper half of a float32's.
+    constexpr uint32_t kExponent = 0x7f800000;
+    bool all = true;
+    for (size_t i = 0; i < count; ++i) {
+      uint32_t bits = 0;
+      std::memcpy(reinterpret_cast<char*>(&bits) + sizeof(bits) - number_bytes,
+                  state + i * number_bytes, number_bytes);
+      all = all && (bits & kExponent) != kExponent;
+    }
+    state += count * number_bytes;
+    return all;
+  };
+  const size_t heads = size_t{layout_.layers} * layout_.kv_heads;
+  const bool gsa = layout_.gate == static_cast<uint32_t>(GateKind::kGsa);
+  const size_t recurrence = heads * layout_.head_dim * layout_.head_dim * (gsa ? 2 : 1);
+  const size_t rows = heads * (layout_.window + kFoldBlock) * 2 * layout_.head_dim;
+  assert(states_.state_bytes() ==
+         (recurrence + layout_.hidden_size) * sizeof(float) + rows * layout_.row_bytes);
+  return finite(recurrence, sizeof(float)) && finite(rows, layout_.row_bytes) &&
+         finite(layout_.hidden_size, sizeof(float));
+}
+
+}  // namespace liger

@@ -1,0 +1,64 @@
+// A session as bytes that another server, on another backend, goes on from.
+
+#ifndef LIGER_STATES_STATE_CONTAINER_H_
+#define LIGER_STATES_STATE_CONTAINER_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "engine/engine.h"
+#include "states/session_table.h"
+
+namespace liger {
+
+// Writes and reads the states of one model. The format, all numbers little-endian:
+//
+//   magic       8 bytes, "LIGERST\n"
+//   version     u32, 1
+//   sealed      u32, 1 where the seal is keyed, else 0
+//   identity    u32 size, then that many bytes: EngineInfo::state_identity
+//   layout      u32 each: gate (0 gla, 1 hgrn2, 2 gsa), layers, key/value heads, head_dim, window,
+//               hidden_size, bytes of a row's number (4 float32, 2 bf16)
+//   progress    i64 each: position, committed, folded, hidden (engine/saved_state.h)
+//   ledger      i64 count, then that many u32: position tokens, or one more that is not absorbed
+//   yet state       i64 size, then the bytes as engine/backend.h lays them out seal        32 bytes
+//   over all before: HMAC-SHA-256 with the servers' key, or SHA-256 without one
+//
+// Immutable, so thread-safe.
+class StateContainer {
+ public:
+  // `key`: what servers that trust each other's states share; empty: none.
+  StateContainer(const EngineInfo& info, std::string key);
+
+  std::string Write(const SessionContent& content) const;
+
+  // Checks every number, and every float to be finite. FAILED_PRECONDITION: the state of another
+  // model, adapter, row type, shape or format version. PERMISSION_DENIED: this server has a key and
+  // the container is not sealed with it. DATA_LOSS: cut short, changed or broken in any other way.
+  absl::StatusOr<std::shared_ptr<const SessionContent>> Read(absl::string_view bytes) const;
+
+  // No container of this model is larger.
+  int64_t max_bytes() const;
+
+ private:
+  struct Layout {
+    uint32_t gate, layers, kv_heads, head_dim, window, hidden_size, row_bytes;
+    bool operator==(const Layout&) const = default;
+  };
+
+  std::string Seal(absl::string_view bytes) const;
+  bool AllFinite(const std::byte* state) const;
+
+  const std::string identity_;
+  const std::string key_;
+  const int vocab_size_;
+  Layout layout_;
+  SavedStateFactory states_;
+};
+
+}  // namespace liger
+
+#endif  // LIGER_STATES_STATE_CONTAINER_H_

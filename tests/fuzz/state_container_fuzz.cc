@@ -1,0 +1,47 @@
+// The reader of exported states. The fuzzer's input is sealed before it is read: a checksum would
+// keep all of it out.
+
+#include <openssl/evp.h>
+
+#include <string>
+#include <vector>
+
+#include "states/state_container.h"
+#include "tests/fuzz/seeded_mutator.h"
+#include "tests/states/tiny_states.h"
+
+namespace {
+
+constexpr size_t kSealBytes = 32;
+
+const liger::StateContainer& Container() {
+  static const auto* const container = new liger::StateContainer(liger::TinyInfo(), "");
+  return *container;
+}
+
+std::vector<std::string> Seeds() {
+  std::string bytes = Container().Write(*liger::TinyContent(liger::TinyInfo()));
+  bytes.resize(bytes.size() - kSealBytes);
+  return {bytes};
+}
+
+}  // namespace
+
+extern "C" size_t LLVMFuzzerCustomMutator(uint8_t* data, size_t size, size_t max_size,
+                                          unsigned int random) {
+  static const auto* const seeds = new std::vector<std::string>(Seeds());
+  return liger::MutateFromSeeds(*seeds, data, size, max_size, random);
+}
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  std::string bytes(reinterpret_cast<const char*>(data), size);
+  static_cast<void>(Container().Read(bytes));
+  unsigned char seal[kSealBytes];
+  unsigned int seal_size = 0;
+  EVP_Digest(data, size, seal, &seal_size, EVP_sha256(), nullptr);
+  bytes.append(reinterpret_cast<const char*>(seal), seal_size);
+  const auto read = Container().Read(bytes);
+  if (read.ok() && (*read)->position() > static_cast<int64_t>((*read)->ledger.size()))
+    __builtin_trap();
+  return 0;
+}

@@ -1,0 +1,127 @@
+#include "states/state_container.h"
+
+#include <cmath>
+#include <cstring>
+#include <functional>
+#include <limits>
+#include <memory>
+#include <string>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/states/tiny_states.h"
+
+namespace liger {
+namespace {
+
+using ::testing::HasSubstr;
+
+class StateContainerTest : public testing::TestWithParam<std::string> {
+ protected:
+  const EngineInfo info_ = TinyInfo(GetParam());
+  const StateContainer plain_{info_, ""};
+  const StateContainer keyed_{info_, "sixteen bytes or more"};
+  const std::shared_ptr<SessionContent> content_ = TinyContent(info_);
+};
+
+TEST_P(StateContainerTest, ReadsWhatItWrote) {
+  for (const StateContainer* container : {&plain_, &keyed_}) {
+    const std::string bytes = container->Write(*content_);
+    EXPECT_LE(std::ssize(bytes), container->max_bytes());
+    const auto read = container->Read(bytes);
+    ASSERT_TRUE(read.ok()) << read.status();
+    EXPECT_EQ((*read)->ledger, content_->ledger);
+    EXPECT_EQ((*read)->state->progress.position, 5);
+    EXPECT_EQ((*read)->state->progress.hidden, 5);
+    ASSERT_EQ((*read)->state->bytes.size(), content_->state->bytes.size());
+    EXPECT_EQ(std::memcmp((*read)->state->bytes.data(), content_->state->bytes.data(),
+                          content_->state->bytes.size()),
+              0);
+  }
+}
+
+TEST_P(StateContainerTest, EveryCutAndEveryFlippedBitIsSeen) {
+  for (const StateContainer* container : {&plain_, &keyed_}) {
+    const std::string bytes = container->Write(*content_);
+    for (size_t size = 0; size < bytes.size(); ++size) {
+      EXPECT_FALSE(container->Read(bytes.substr(0, size)).ok()) << size;
+    }
+    EXPECT_FALSE(container->Read(bytes + "x").ok());
+    for (size_t bit = 0; bit < 8 * bytes.size(); ++bit) {
+      std::string changed = bytes;
+      changed[bit / 8] = static_cast<char>(changed[bit / 8] ^ (1 << bit % 8));
+      EXPECT_FALSE(container->Read(changed).ok()) << bit;
+    }
+  }
+}
+
+TEST_P(StateContainerTest, AKeyKeepsForgersOut) {
+  const StateContainer other(info_, "another key of some length");
+  for (const StateContainer* maker : {&plain_, &other}) {
+    const absl::Status status = keyed_.Read(maker->Write(*content_)).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kPermissionDenied) << status;
+  }
+  EXPECT_EQ(plain_.Read(keyed_.Write(*content_)).status().code(),
+            absl::StatusCode::kPermissionDenied);
+}
+
+TEST_P(StateContainerTest, RefusesOtherModelsAndShapes) {
+  const auto refused = [&](const std::function<void(EngineInfo&)>& change) {
+    EngineInfo info = info_;
+    change(info);
+    return StateContainer(info, "").Read(plain_.Write(*content_)).status().code() ==
+           absl::StatusCode::kFailedPrecondition;
+  };
+  EXPECT_TRUE(refused([](EngineInfo& info) { info.state_identity = "other-adapter-f32"; }));
+  EXPECT_TRUE(refused([](EngineInfo& info) { info.config.num_layers = 2; }));
+  EXPECT_TRUE(refused([](EngineInfo& info) { info.config.window = 2; }));
+  EXPECT_TRUE(refused([](EngineInfo& info) { info.config.gate = GateKind::kGsa; }));
+}
+
+// A container whose checksum is right and whose content is not.
+TEST_P(StateContainerTest, RefusesWhatNoServerWrites) {
+  const auto status_of = [&](const std::function<void(SessionContent&, SavedState&)>& change) {
+    const std::shared_ptr<SessionContent> content = TinyContent(info_);
+    auto state = std::make_shared<SavedState>();
+    state->progress = content->state->progress;
+    state->bytes = *AlignedBuffer::Allocate(content->state->bytes.size());
+    change(*content, *state);
+    content->state = state;
+    return plain_.Read(plain_.Write(*content)).status();
+  };
+  EXPECT_TRUE(status_of([](SessionContent&, SavedState&) {}).ok());
+  const auto lost = [&](const std::function<void(SessionContent&, SavedState&)>& change,
+                        const std::string& said) {
+    const absl::Status status = status_of(change);
+    EXPECT_TRUE(absl::IsDataLoss(status)) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr(said));
+  };
+  lost([](SessionContent& c, SavedState&) { c.ledger[2] = 10; }, "token 10");
+  lost([](SessionContent& c, SavedState&) { c.ledger[2] = -1; }, "token -1");
+  lost([](SessionContent& c, SavedState&) { c.ledger.resize(4); }, "ledger of 4");
+  lost([](SessionContent& c, SavedState&) { c.ledger.resize(7); }, "ledger of 7");
+  lost([](SessionContent&, SavedState& s) { s.progress.committed = 6; }, "committed 6");
+  lost([](SessionContent&, SavedState& s) { s.progress.folded = 16; }, "folded 16");
+  lost([](SessionContent&, SavedState& s) { s.progress.folded = -16; }, "folded -16");
+  lost([](SessionContent&, SavedState& s) { s.progress.hidden = 4; }, "hidden 4");
+  lost([](SessionContent&, SavedState& s) { s.progress.position = int64_t{1} << 62; }, "position");
+  lost([](SessionContent&, SavedState& s) { s.bytes = *AlignedBuffer::Allocate(8); }, "size");
+
+  const float bad[] = {std::nanf(""), std::numeric_limits<float>::infinity(),
+                       -std::numeric_limits<float>::infinity()};
+  for (const float number : bad) {
+    // In the recurrence, in the last hidden vector, and (the upper half too) in the rows.
+    const size_t end = content_->state->bytes.size();
+    for (const size_t at : {size_t{0}, size_t{16}, end - 4}) {
+      lost([&](SessionContent&,
+               SavedState& s) { std::memcpy(s.bytes.data() + at, &number, sizeof(number)); },
+           "not finite");
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(RowTypes, StateContainerTest, testing::Values("f32", "bf16"),
+                         [](const auto& info) { return info.param; });
+
+}  // namespace
+}  // namespace liger
