@@ -127,6 +127,14 @@ absl::StatusOr<GateKind> ParseGate(absl::string_view name) {
                                                  absl::StrJoin(kGates, ", ", append_name)));
 }
 
+int64_t StateBytes(const ModelConfig& config, int row_value_bytes) {
+  const int64_t recurrence =
+      int64_t{config.head_dim} * config.matrices_per_head() * static_cast<int64_t>(sizeof(float));
+  const int64_t rows = int64_t{2} * (config.window + kFoldBlock) * row_value_bytes;
+  return int64_t{config.num_layers} * config.num_kv_heads * config.head_dim * (recurrence + rows) +
+         config.hidden_size * static_cast<int64_t>(sizeof(float));
+}
+
 absl::Status Validate(const ModelConfig& config) {
   absl::Status status = ValidateShape(config);
   if (!status.ok()) return status;

@@ -67,6 +67,10 @@ struct ModelConfig {
   int matrices_per_head() const { return gate == GateKind::kGsa ? 2 : 1; }
 };
 
+// Bytes of a request's state: float32 recurrences, the ring of `row_value_bytes` keys and values,
+// and the last hidden vector. The same whatever the number of tokens.
+int64_t StateBytes(const ModelConfig& config, int row_value_bytes);
+
 // INVALID_ARGUMENT names the first field outside what this program can run, and its limit.
 absl::Status Validate(const ModelConfig& config);
 

@@ -223,6 +223,7 @@ ParsedConfig ParseConfig(int argc, const char* const* argv) {
       ->take_last();
   app.allow_config_extras(CLI::config_extras_mode::error);
   app.footer(
+      "liger-server inspect MODEL [--adapter DIR] [--json] tells what would be served instead.\n"
       "First wins: command line, environment (the names above), --config file, default.\n"
       "Exit status: 0 after SIGTERM or SIGINT, 1 when the server cannot start, 2 for bad flags.");
   AddModelFlags(app, config);

@@ -1,4 +1,4 @@
-// liger-server: configuration, logging, the server, and the signals that end it.
+// liger-server: configuration, logging, the server, and the signals that end it; or `inspect`.
 
 #include <pthread.h>
 #include <unistd.h>
@@ -10,8 +10,10 @@
 #include <iostream>
 #include <utility>
 
+#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "server/config.h"
+#include "server/inspect.h"
 #include "server/logging.h"
 #include "server/server.h"
 
@@ -64,6 +66,13 @@ int Serve(liger::ServerConfig config) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  if (argc > 1 && absl::string_view(argv[1]) == "inspect") {
+    const liger::InspectOutput output = liger::Inspect(argc - 1, argv + 1);
+    std::cout << output.text << std::flush;
+    std::cerr << output.error;
+    return output.exit_code;
+  }
+
   // Every thread to come inherits the mask, so that signals reach WaitForSignal alone.
   const sigset_t signals = EndingSignals();
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);

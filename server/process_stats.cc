@@ -3,10 +3,14 @@
 #include <sys/times.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <filesystem>
 #include <fstream>
+#include <optional>
+#include <string>
 #include <system_error>
+#include <utility>
 
 namespace liger {
 namespace {
@@ -36,6 +40,28 @@ int OpenFileDescriptors() {
   return count;
 }
 
+// The number in a file of one; nothing where there is none ("max", of a control group).
+std::optional<int64_t> NumberIn(const char* path) {
+  std::ifstream file(path);
+  int64_t number = 0;
+  if (file >> number) return number;
+  return std::nullopt;
+}
+
+// What the control group, version 2 or 1, leaves of its limit.
+std::optional<int64_t> ControlGroupBytes() {
+  constexpr std::pair<const char*, const char*> kFiles[] = {
+      {"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"},
+      {"/sys/fs/cgroup/memory/memory.limit_in_bytes",
+       "/sys/fs/cgroup/memory/memory.usage_in_bytes"}};
+  for (const auto& [limit_path, usage_path] : kFiles) {
+    const std::optional<int64_t> limit = NumberIn(limit_path);
+    const std::optional<int64_t> usage = NumberIn(usage_path);
+    if (limit && usage) return std::max(int64_t{0}, *limit - *usage);
+  }
+  return std::nullopt;
+}
+
 const double start_time =
     std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
 
@@ -46,6 +72,17 @@ ProcessStats ReadProcessStats() {
           .resident_bytes = ResidentBytes(),
           .open_fds = OpenFileDescriptors(),
           .start_time_seconds = start_time};
+}
+
+int64_t AvailableMemoryBytes() {
+  constexpr int64_t kKibibyte = 1024;
+  std::ifstream meminfo("/proc/meminfo");
+  int64_t available = 0;
+  for (std::string field; meminfo >> field;) {
+    if (field == "MemAvailable:" && meminfo >> available) break;
+  }
+  available *= kKibibyte;
+  return std::min(available, ControlGroupBytes().value_or(available));
 }
 
 }  // namespace liger

@@ -1,4 +1,4 @@
-// What the kernel says about this process.
+// What the kernel says about this process and its memory.
 
 #ifndef LIGER_SERVER_PROCESS_STATS_H_
 #define LIGER_SERVER_PROCESS_STATS_H_
@@ -16,6 +16,10 @@ struct ProcessStats {
 
 // Reads /proc; what cannot be read stays 0.
 ProcessStats ReadProcessStats();
+
+// Memory that this process can still take: what the machine has available, or less where a control
+// group limits it. 0 where /proc does not say.
+int64_t AvailableMemoryBytes();
 
 }  // namespace liger
 

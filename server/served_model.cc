@@ -38,23 +38,6 @@ std::string AdapterName(const std::string& path) {
   return (normal.has_filename() ? normal : normal.parent_path()).filename().string();
 }
 
-absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizerIfAny(const ServerConfig& config,
-                                                              int vocab_size) {
-  absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = LoadTokenizer(config.model);
-  if (absl::IsNotFound(tokenizer.status())) {
-    Log(LogLevel::kWarning, "no tokenizer: token ids only",
-        {{"model", config.model}, {"message", tokenizer.status().message()}});
-    return nullptr;
-  }
-  LIGER_RETURN_IF_ERROR(tokenizer.status());
-  if ((*tokenizer)->vocab_size() > vocab_size) {
-    return absl::InvalidArgumentError(absl::StrCat(config.model, ": the tokenizer has ",
-                                                   (*tokenizer)->vocab_size(),
-                                                   " tokens, the model only ", vocab_size));
-  }
-  return tokenizer;
-}
-
 int64_t LongestToken(const Tokenizer* tokenizer) {
   size_t longest = 0;
   if (tokenizer != nullptr) {
@@ -67,6 +50,17 @@ int64_t LongestToken(const Tokenizer* tokenizer) {
 
 }  // namespace
 
+absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizerOf(const std::string& model,
+                                                           int vocab_size) {
+  LIGER_ASSIGN_OR_RETURN(std::unique_ptr<Tokenizer> tokenizer, LoadTokenizer(model));
+  if (tokenizer->vocab_size() > vocab_size) {
+    return absl::InvalidArgumentError(absl::StrCat(model, ": the tokenizer has ",
+                                                   tokenizer->vocab_size(),
+                                                   " tokens, the model only ", vocab_size));
+  }
+  return tokenizer;
+}
+
 absl::StatusOr<ServedModel> LoadModel(const ServerConfig& config) {
   const auto begin = std::chrono::steady_clock::now();
   Log(LogLevel::kInfo, "opening model", {{"model", config.model}, {"adapter", config.adapter}});
@@ -75,8 +69,16 @@ absl::StatusOr<ServedModel> LoadModel(const ServerConfig& config) {
                                          .adapter_path = config.adapter,
                                          .random_weights_seed = config.random_weights}));
   ServedModel model;
-  LIGER_ASSIGN_OR_RETURN(model.tokenizer,
-                         LoadTokenizerIfAny(config, checkpoint->config().vocab_size));
+  absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer =
+      LoadTokenizerOf(config.model, checkpoint->config().vocab_size);
+  if (tokenizer.ok()) {
+    model.tokenizer = *std::move(tokenizer);
+  } else if (absl::IsNotFound(tokenizer.status())) {
+    Log(LogLevel::kWarning, "no tokenizer: token ids only",
+        {{"model", config.model}, {"message", tokenizer.status().message()}});
+  } else {
+    return tokenizer.status();
+  }
   Log(LogLevel::kInfo, "loading weights",
       {{"name", checkpoint->config().name},
        {"gate", GateName(checkpoint->config().gate)},

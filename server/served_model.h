@@ -20,6 +20,11 @@ struct ServedModel {
   RequestLimits limits;
 };
 
+// The tokenizer beside a model's weights. NOT_FOUND where there is none: such a model serves token
+// ids only. INVALID_ARGUMENT where it is damaged or has more tokens than the model.
+absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizerOf(const std::string& model,
+                                                           int vocab_size);
+
 // Logs each stage with its time. Errors name the flag or file and the limit.
 absl::StatusOr<ServedModel> LoadModel(const ServerConfig& config);
 
