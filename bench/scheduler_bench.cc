@@ -72,15 +72,16 @@ void BM_Step(benchmark::State& state) {
   const int streams = static_cast<int>(state.range(0));
   FakeEngine engine(streams, 2 * streams + 16, kVocab, NextToken);
   RequestQueue queue(streams);
-  Scheduler scheduler(&engine, nullptr);
+  Scheduler scheduler(&engine, {});
   std::atomic<int> started{0};
-  for (int i = 0; i < streams; ++i) {
-    scheduler.Add(
-        *PrepareRequest(*queue.Reserve(), MakeRequest(false, &started), kVocab, streams, &Words()));
-  }
-  Batch batch;
   StepResults results;
   SteadyTime now = std::chrono::steady_clock::now();
+  for (int i = 0; i < streams; ++i) {
+    scheduler.Add(
+        *PrepareRequest(*queue.Reserve(), MakeRequest(false, &started), kVocab, streams, &Words()),
+        now, &results);
+  }
+  Batch batch;
   for (auto _ : state) {
     const auto begin = std::chrono::steady_clock::now();
     scheduler.Schedule(now, &batch, &results);

@@ -93,6 +93,7 @@ class Backend : public StateStorage {
   virtual absl::Status AllocateStates(const ModelConfig& config, int max_slots) = 0;
 
   virtual void BindSampler(SlotId slot, std::unique_ptr<SamplerState> sampler) = 0;
+  virtual std::unique_ptr<SamplerState> UnbindSampler(SlotId slot) = 0;
 
   // ---- A step. ----
 

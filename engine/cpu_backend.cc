@@ -152,6 +152,10 @@ void CpuBackend::BindSampler(SlotId slot, std::unique_ptr<SamplerState> sampler)
   bound_[slot] = std::move(sampler);
 }
 
+std::unique_ptr<SamplerState> CpuBackend::UnbindSampler(SlotId slot) {
+  return std::move(bound_[slot]);
+}
+
 // ---- A step -------------------------------------------------------------------------------------
 
 absl::Status CpuBackend::RunStep(const StepPlan& plan, absl::FunctionRef<void()> forward) {

@@ -37,6 +37,7 @@ class CpuBackend : public Backend {
   void ReadSlot(SlotId from, std::byte* to) const override;
   void WriteSlot(const std::byte* from, SlotId to) override;
   void BindSampler(SlotId slot, std::unique_ptr<SamplerState> sampler) override;
+  std::unique_ptr<SamplerState> UnbindSampler(SlotId slot) override;
 
   absl::Status RunStep(const StepPlan& plan, absl::FunctionRef<void()> forward) override;
   void Embed(const Matrix& embedding, Activations x) override;

@@ -28,6 +28,9 @@ class LigerEngine : public Engine {
   void BindSampler(SlotId slot, std::unique_ptr<SamplerState> sampler) override {
     backend_->BindSampler(slot, std::move(sampler));
   }
+  std::unique_ptr<SamplerState> UnbindSampler(SlotId slot) override {
+    return backend_->UnbindSampler(slot);
+  }
 
   absl::Status Step(const Batch& batch, StepOutput* output) override {
     const auto begin = std::chrono::steady_clock::now();

@@ -97,6 +97,8 @@ class Engine {
   // Makes `slot` draw with these parameters from now on. Takes over what was prepared off the
   // engine thread; allocates nothing.
   virtual void BindSampler(SlotId slot, std::unique_ptr<SamplerState> sampler) = 0;
+  // Gives it back, as far as it has come: for a state that leaves its slot and returns to another.
+  virtual std::unique_ptr<SamplerState> UnbindSampler(SlotId slot) = 0;
 
   // Absorbs and samples. Entries name distinct slots and absorb at most step_token_budget tokens in
   // all; token ids lie in the vocabulary. A failed step (INTERNAL) leaves its slots undefined and

@@ -31,7 +31,7 @@ class EngineLoop::Impl {
         vocab_size_(engine->info().config.vocab_size),
         total_slots_(engine->states().total()),
         queue_(options.max_queue),
-        scheduler_(engine, options.prefix_cache) {
+        scheduler_(engine, options.scheduler) {
     loads_.slots_total = total_slots_;
     loads_.max_queue = options.max_queue;
     thread_ = std::thread([this] { Run(); });
@@ -106,7 +106,7 @@ class EngineLoop::Impl {
   }
 
   void Deliver(Mail* mail, StepResults* results) {
-    for (auto& request : mail->requests) scheduler_.Add(std::move(request));
+    for (auto& request : mail->requests) scheduler_.Add(std::move(request), Now(), results);
     for (const RequestId id : mail->cancelled) scheduler_.Cancel(id, results);
     for (const OutputFeedback& feedback : mail->feedback) scheduler_.Apply(feedback, results);
   }
@@ -136,6 +136,7 @@ class EngineLoop::Impl {
     loads_.slots_used = total_slots_ - engine_->states().free();
     loads_.waiting_prompt_tokens = scheduler_.waiting_prompt_tokens();
     loads_.generated_tokens = scheduler_.generated_tokens();
+    loads_.swaps = scheduler_.swaps();
   }
 
   Engine* const engine_;

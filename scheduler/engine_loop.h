@@ -13,7 +13,7 @@
 #include "scheduler/loop_observer.h"
 #include "scheduler/request.h"
 #include "scheduler/request_queue.h"
-#include "states/prefix_cache.h"
+#include "scheduler/scheduler.h"
 
 namespace liger {
 
@@ -23,6 +23,7 @@ struct Loads {
   int max_queue = 0;
   int slots_used = 0;
   int slots_total = 0;
+  SwapCounts swaps;
   int64_t waiting_prompt_tokens = 0;  // not yet absorbed, of running requests too
   int64_t generated_tokens = 0;       // since the start
   bool draining = false;
@@ -30,8 +31,8 @@ struct Loads {
 
 struct EngineLoopOptions {
   int max_queue = 256;
-  LoopObserver* observer = nullptr;     // may be null; outlives the loop
-  PrefixCache* prefix_cache = nullptr;  // may be null; outlives the loop
+  LoopObserver* observer = nullptr;  // may be null; outlives the loop
+  SchedulerOptions scheduler;
 };
 
 // Thread-safe.

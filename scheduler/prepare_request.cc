@@ -166,6 +166,7 @@ absl::StatusOr<std::unique_ptr<ScheduledRequest>> PrepareRequest(QueueTicket tic
 
   scheduled->id = ticket.id();
   scheduled->ticket = std::move(ticket);
+  scheduled->tenant_name = request.tenant;
   scheduled->priority = request.priority;
   scheduled->adapter = request.adapter;
   scheduled->arrival = request.arrival;
@@ -179,12 +180,13 @@ absl::StatusOr<std::unique_ptr<ScheduledRequest>> PrepareRequest(QueueTicket tic
   }
   scheduled->max_tokens = request.stopping.max_tokens;
   scheduled->min_tokens = request.stopping.min_tokens;
-  scheduled->samplers = MakeSamplers(request, vocab_size);
+  std::vector<std::unique_ptr<SamplerState>> samplers = MakeSamplers(request, vocab_size);
   scheduled->stop_token_ids = request.stopping.stop_token_ids;
   std::sort(scheduled->stop_token_ids.begin(), scheduled->stop_token_ids.end());
   scheduled->sequences.resize(request.n);
   for (int i = 0; i < request.n; ++i) {
     scheduled->sequences[i].index = i;
+    scheduled->sequences[i].sampler = std::move(samplers[i]);
     if (i > 0) scheduled->sequences[i].phase = Sequence::Phase::kFork;
   }
   scheduled->unfinished = request.n;

@@ -13,30 +13,42 @@ namespace {
 
 using Phase = Sequence::Phase;
 
-// A prefix that came twice is worth a snapshot, and the step that ends there, if it spares this.
-constexpr int64_t kMinSparedTokens = kMaxUncommitted;
 // Each holds the engine thread for as long as a state's bytes take to copy.
 constexpr int kMaxSnapshotsPerStep = 4;
 
 }  // namespace
 
-Scheduler::Scheduler(Engine* engine, PrefixCache* cache)
+Scheduler::Scheduler(Engine* engine, SchedulerOptions options)
     : engine_(engine),
       states_(&engine->states()),
-      cache_(cache),
-      step_token_budget_(engine->info().step_token_budget) {
+      cache_(options.prefix_cache),
+      max_swapped_(options.max_swapped),
+      quantum_(options.quantum),
+      step_token_budget_(engine->info().step_token_budget),
+      waiting_(options.patience, std::move(options.tenant_weights)) {
   assert(step_token_budget_ > states_->total());
   running_.reserve(states_->total());
   planned_.reserve(states_->total());
 }
 
-void Scheduler::Add(std::unique_ptr<ScheduledRequest> request) {
+void Scheduler::Add(std::unique_ptr<ScheduledRequest> request, SteadyTime now,
+                    StepResults* results) {
   assert(request->slots_needed() <= states_->total());
-  by_id_.emplace(request->id, request.get());
-  if (request->deadline) deadlines_.emplace(*request->deadline, request->id);
-  waiting_prompt_tokens_ += std::ssize(request->prompt);
-  const Order order = OrderOf(*request);
-  waiting_.emplace(order, std::move(request));
+  ScheduledRequest* const r = request.get();
+  by_id_.emplace(r->id, r);
+  if (r->deadline) deadlines_.emplace(*r->deadline, r->id);
+  waiting_prompt_tokens_ += std::ssize(r->prompt);
+  r->tenant = waiting_.Join(r->tenant_name);
+  waiting_.Add(std::move(request), now);
+  if (!r->deadline) return;
+  const int64_t covered = r->state != nullptr ? r->state->progress.position : 0;
+  const SteadyDuration least =
+      cache_ != nullptr ? speed_.LeastTime(0, r->min_tokens)
+                        : speed_.LeastTime(std::ssize(r->prompt) - covered, r->min_tokens);
+  if (now + least > *r->deadline) {
+    End(r, absl::DeadlineExceededError("the deadline cannot be met, even by an idle server"),
+        results);
+  }
 }
 
 void Scheduler::Cancel(RequestId id, StepResults* results) {
@@ -78,10 +90,11 @@ SteadyTime Scheduler::NextDeadline() const {
 void Scheduler::Schedule(SteadyTime now, Batch* batch, StepResults* results) {
   batch->Clear();
   planned_.clear();
-  prefill_tokens_ = decode_tokens_ = snapshots_ = 0;
+  prefill_tokens_ = decode_tokens_ = snapshots_ = step_swaps_ = 0;
+  step_began_ = now;
   Expire(now, results);
   Sweep();
-  Admit();
+  Admit(now);
   for (const auto& request : running_) {
     for (Sequence& sequence : request->sequences) PlanDecode(request.get(), &sequence, batch);
   }
@@ -104,66 +117,6 @@ void Scheduler::Expire(SteadyTime now, StepResults* results) {
                                            : "the deadline passed before the last token"),
         results);
   }
-}
-
-void Scheduler::Admit() {
-  while (!waiting_.empty() && waiting_.begin()->second->slots_needed() <= states_->free()) {
-    std::unique_ptr<ScheduledRequest> request =
-        std::move(waiting_.extract(waiting_.begin()).mapped());
-    Start(request.get());
-    const auto place =
-        std::upper_bound(running_.begin(), running_.end(), request,
-                         [](const auto& a, const auto& b) { return OrderOf(*a) < OrderOf(*b); });
-    running_.insert(place, std::move(request));
-  }
-}
-
-void Scheduler::Start(ScheduledRequest* request) {
-  const std::shared_ptr<const SavedState> state = FindState(request);
-  if (state != nullptr) {
-    request->absorbed = state->progress.position;
-    request->output->usage.cached_tokens = request->absorbed;
-    waiting_prompt_tokens_ -= request->absorbed;
-    std::vector<int64_t>& snapshots = request->snapshots;
-    while (!snapshots.empty() && snapshots.back() <= request->absorbed) snapshots.pop_back();
-  }
-  const bool whole = request->absorbed == std::ssize(request->prompt);
-  for (Sequence& sequence : request->sequences) {
-    const bool restored = state != nullptr && (sequence.index == 0 || whole);
-    sequence.slot = restored ? *states_->Acquire(*state) : *states_->Acquire();
-    if (whole) sequence.phase = Phase::kFirst;
-    engine_->BindSampler(sequence.slot.id(), std::move(request->samplers[sequence.index]));
-    if (request->needs_spare) sequence.spare = *states_->Acquire();
-  }
-  request->ticket.Release();
-}
-
-std::shared_ptr<const SavedState> Scheduler::FindState(ScheduledRequest* request) {
-  const int64_t prompt = std::ssize(request->prompt);
-  std::shared_ptr<const SavedState> state = std::move(request->state);
-  // What has absorbed the whole prompt must still be good for a draw.
-  if (state != nullptr && state->progress.position == prompt &&
-      (request->max_tokens == 0 || !state->progress.can_draw())) {
-    state = nullptr;
-  }
-  if (cache_ == nullptr || request->cache_scope.empty()) {
-    request->snapshots.clear();
-    return state;
-  }
-  const int64_t covered = state != nullptr ? state->progress.position : 0;
-  PrefixCache::Match match = cache_->Find(request->cache_scope, request->prompt, covered,
-                                          request->max_tokens > 0 ? prompt : prompt - 1);
-  if (match.state != nullptr) state = std::move(match.state);
-  const int64_t begin = state != nullptr ? state->progress.position : 0;
-  if (match.seen_before < prompt && match.seen_before >= begin + kMinSparedTokens) {
-    std::vector<int64_t>& snapshots = request->snapshots;
-    const auto place =
-        std::lower_bound(snapshots.begin(), snapshots.end(), match.seen_before, std::greater<>());
-    if (place == snapshots.end() || *place != match.seen_before) {
-      snapshots.insert(place, match.seen_before);
-    }
-  }
-  return state;
 }
 
 void Scheduler::TakeSnapshot(ScheduledRequest* request, SlotId slot) {
@@ -281,6 +234,7 @@ int64_t Scheduler::CommittedAt(const ScheduledRequest& request, const Sequence& 
 
 void Scheduler::Update(SteadyTime now, const Batch& batch, const absl::Status& status,
                        StepResults* results) {
+  if (status.ok()) speed_.Observe(static_cast<int>(batch.tokens.size()), now - step_began_);
   int sampled = 0;
   int scored = 0;
   for (size_t i = 0; i < batch.entries.size(); ++i) {
@@ -289,6 +243,7 @@ void Scheduler::Update(SteadyTime now, const Batch& batch, const absl::Status& s
     const int result = sampled;
     if (entry.sample) ++sampled;
     if (request->ended) continue;
+    WaitingList::Charge(request->tenant, entry.num_tokens);
     if (!status.ok()) {
       End(request, absl::InternalError(absl::StrCat("a step failed: ", status.message())), results);
       continue;
@@ -344,6 +299,7 @@ void Scheduler::TokenDrawn(ScheduledRequest* request, Sequence* sequence, int re
   }
   ++generated_tokens_;
   ++sequence->drawn;
+  ++request->turn_drawn;
   sequence->phase = Phase::kDecode;
   sequence->last = token;
   sequence->last_token = now;
@@ -413,16 +369,23 @@ void Scheduler::Finish(ScheduledRequest* request, Sequence* sequence, StepResult
                    .time_to_first_token = sequence->first_token - request->arrival,
                    .decode = sequence->last_token - sequence->first_token}});
   sequence->phase = Phase::kFinished;
+  Release(sequence);
+  if (--request->unfinished == 0) End(request, absl::OkStatus(), results);
+}
+
+void Scheduler::Release(Sequence* sequence) {
   sequence->slot = {};
   sequence->spare = {};
-  if (--request->unfinished == 0) End(request, absl::OkStatus(), results);
+  if (sequence->saved != nullptr) {
+    sequence->saved = nullptr;
+    --swaps_.swapped;
+  }
 }
 
 void Scheduler::End(ScheduledRequest* request, absl::Status status, StepResults* results) {
   request->ended = true;
   for (Sequence& sequence : request->sequences) {
-    sequence.slot = {};
-    sequence.spare = {};
+    Release(&sequence);
     sequence.phase = Phase::kFinished;
   }
   waiting_prompt_tokens_ -= std::ssize(request->prompt) - request->absorbed;
@@ -430,8 +393,10 @@ void Scheduler::End(ScheduledRequest* request, absl::Status status, StepResults*
   by_id_.erase(request->id);
   results->ended.push_back({.request = std::move(request->output), .status = std::move(status)});
   sweep_ = true;
+  Tenant* const tenant = request->tenant;
   // Frees the request if it was still waiting.
-  waiting_.erase(OrderOf(*request));
+  waiting_.Remove(request);
+  waiting_.Leave(tenant);
 }
 
 }  // namespace liger

@@ -3,11 +3,12 @@
 #ifndef LIGER_SCHEDULER_SCHEDULER_H_
 #define LIGER_SCHEDULER_SCHEDULER_H_
 
+#include <chrono>
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <optional>
 #include <set>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -19,13 +20,39 @@
 #include "scheduler/request_queue.h"
 #include "scheduler/sequence.h"
 #include "scheduler/step_results.h"
+#include "scheduler/step_speed.h"
+#include "scheduler/waiting_list.h"
 #include "states/prefix_cache.h"
 
 namespace liger {
 
-// Requests wait in the order of (priority, larger first; id) and the first of them enters as soon
-// as all the slots it needs are free: one for each output, and one more where text may be held
-// long. Nothing overtakes it meanwhile, so that a request for many slots is not starved.
+struct SchedulerOptions {
+  PrefixCache* prefix_cache = nullptr;  // may be null; outlives the scheduler
+  // States of requests that gave up their slots for others, in host memory; 0: none does.
+  int max_swapped = 0;
+  // Tokens that an output draws before its request may have to wait for others of its priority.
+  int quantum = 64;
+  // How long a request may wait for slots before nothing goes before it.
+  SteadyDuration patience = std::chrono::seconds(30);
+  absl::flat_hash_map<std::string, double> tenant_weights;  // above 0; others have 1
+};
+
+struct SwapCounts {
+  int swapped = 0;  // states out of their slots now
+  int64_t out = 0;  // since the start
+  int64_t in = 0;
+};
+
+// Requests wait as WaitingList has it, and the first of them enters as soon as it has all the slots
+// it needs: one for each output, and one more where text may be held long. Nothing overtakes it
+// meanwhile, so that a request for many slots is not starved.
+//
+// Where slots are short, a running request is swapped out for it, its states copied to host memory:
+// one of lower priority, or one of the same that has had its quantum and whose tenant was not
+// served less. It then waits like the others, and goes on where it was with the same bits.
+//
+// A deadline that not even an idle engine could meet, by the fastest steps seen, ends the request
+// when it comes.
 //
 // A step gives every running output that can go on its next token, then spends what is left of the
 // token budget on prompts, in the same order, split anywhere.
@@ -38,11 +65,10 @@ namespace liger {
 // to `results` what the output thread must hear.
 class Scheduler {
  public:
-  // `engine` and `cache` (may be null) outlive the scheduler. The engine's step token budget is
-  // larger than its number of slots.
-  Scheduler(Engine* engine, PrefixCache* cache);
+  // `engine` outlives the scheduler. Its step token budget is larger than its number of slots.
+  Scheduler(Engine* engine, SchedulerOptions options);
 
-  void Add(std::unique_ptr<ScheduledRequest> request);
+  void Add(std::unique_ptr<ScheduledRequest> request, SteadyTime now, StepResults* results);
   void Cancel(RequestId id, StepResults* results);
   void Apply(const OutputFeedback& feedback, StepResults* results);
   // Ends every request.
@@ -63,6 +89,7 @@ class Scheduler {
   // Tokens of prompts that are not absorbed yet.
   int64_t waiting_prompt_tokens() const { return waiting_prompt_tokens_; }
   int64_t generated_tokens() const { return generated_tokens_; }
+  const SwapCounts& swaps() const { return swaps_; }
   // Of the last batch.
   int prefill_tokens() const { return prefill_tokens_; }
   int decode_tokens() const { return decode_tokens_; }
@@ -84,9 +111,18 @@ class Scheduler {
   static Order OrderOf(const ScheduledRequest& request) { return {request.priority, request.id}; }
 
   void Expire(SteadyTime now, StepResults* results);
-  void Admit();
-  // Gives the request its slots, and its prompt a place to begin.
-  void Start(ScheduledRequest* request);
+
+  // In scheduler_slots.cc: who has slots.
+  void Admit(SteadyTime now);
+  // Makes room for `next`; false where that is not possible now.
+  bool SwapOneOutFor(const ScheduledRequest& next, SteadyTime now);
+  bool CanGiveWay(const ScheduledRequest& running, const ScheduledRequest& next,
+                  SteadyTime now) const;
+  bool HadItsTurn(const ScheduledRequest& request) const;
+  bool SwapOut(ScheduledRequest* request, SteadyTime now);
+  // Finds the request's prompt a place to begin, for its first slots.
+  void Begin(ScheduledRequest* request);
+  void GiveSlots(ScheduledRequest* request);
   std::shared_ptr<const SavedState> FindState(ScheduledRequest* request);
   void TakeSnapshot(ScheduledRequest* request, SlotId slot);
   // Frees requests that have ended.
@@ -114,14 +150,18 @@ class Scheduler {
   // Takes the state to what is accounted for and finishes, at once or after absorbing again.
   void Settle(ScheduledRequest* request, Sequence* sequence, StepResults* results);
   void Finish(ScheduledRequest* request, Sequence* sequence, StepResults* results);
+  // Gives back what the sequence holds its state in.
+  void Release(Sequence* sequence);
   void End(ScheduledRequest* request, absl::Status status, StepResults* results);
 
   Engine* engine_;
   StatePool* states_;
   PrefixCache* cache_;
+  const int max_swapped_;
+  const int quantum_;
   const int step_token_budget_;
 
-  std::map<Order, std::unique_ptr<ScheduledRequest>> waiting_;
+  WaitingList waiting_;
   std::vector<std::unique_ptr<ScheduledRequest>> running_;  // sorted by Order
   absl::flat_hash_map<RequestId, ScheduledRequest*> by_id_;
   std::set<std::pair<SteadyTime, RequestId>> deadlines_;
@@ -132,7 +172,11 @@ class Scheduler {
   int64_t generated_tokens_ = 0;
   int prefill_tokens_ = 0;
   int decode_tokens_ = 0;
-  int snapshots_ = 0;  // taken in the last step
+  int snapshots_ = 0;   // taken in the last step
+  int step_swaps_ = 0;  // states that left their slots before it
+  SwapCounts swaps_;
+  SteadyTime step_began_{};
+  StepSpeed speed_;
 };
 
 }  // namespace liger

@@ -35,6 +35,9 @@ struct Sequence {
   int index = 0;
   Phase phase = Phase::kPrompt;
   StateSlot slot;
+  // Without a slot: what the next one begins with; null: nothing. And its sampler.
+  std::shared_ptr<const SavedState> saved;
+  std::unique_ptr<SamplerState> sampler;
   int64_t drawn = 0;  // tokens of the output so far
   TokenId last = -1;  // the last of them, absorbed by the next step
 
@@ -55,10 +58,13 @@ struct Sequence {
   SteadyTime last_token{};
 };
 
+struct Tenant;
+
 // A request from Submit to its end. Belongs to the engine thread once it is pushed.
 struct ScheduledRequest {
   RequestId id = 0;
   QueueTicket ticket;  // until its slots are given to it
+  std::string tenant_name;
   int32_t priority = 0;
   int32_t adapter = 0;
   SteadyTime arrival;
@@ -75,9 +81,6 @@ struct ScheduledRequest {
   int64_t max_tokens = 0;
   int64_t min_tokens = 0;
   std::vector<TokenId> stop_token_ids;  // sorted
-  // One for each output; handed to the engine with the slots.
-  std::vector<std::unique_ptr<SamplerState>> samplers;
-
   // The output thread's part. Events point to it; the last one takes it along.
   std::unique_ptr<RequestOutput> output;
 
@@ -88,7 +91,17 @@ struct ScheduledRequest {
   bool ended = false;               // its last event is written
   SteadyTime first_step{};
 
-  int slots_needed() const { return static_cast<int>(sequences.size()) + (needs_spare ? 1 : 0); }
+  // The waiting list's.
+  Tenant* tenant = nullptr;
+  SteadyTime waiting_since{};
+  SteadyTime due{};
+  uint64_t waiting_number = 0;
+
+  bool swapped = false;    // waits with states of its own
+  bool starved = false;    // when it got its slots: it keeps them for a turn
+  int64_t turn_drawn = 0;  // tokens since it has its slots
+
+  int slots_needed() const { return unfinished + (needs_spare ? 1 : 0); }
 };
 
 }  // namespace liger

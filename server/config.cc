@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
+#include "absl/strings/str_split.h"
 #include "server/version.h"
 
 namespace liger {
@@ -96,6 +97,22 @@ CLI::Option* AddSeconds(CLI::App& app, const std::string& name, absl::Duration& 
       ->check(InRange(low, high));
 }
 
+// "a=2,b=0.5"; what is wrong with it, or nothing.
+std::string ReadTenantWeights(const std::string& text,
+                              absl::flat_hash_map<std::string, double>* weights) {
+  weights->clear();
+  for (const absl::string_view part : absl::StrSplit(text, ',', absl::SkipEmpty())) {
+    const std::pair<absl::string_view, absl::string_view> pair =
+        absl::StrSplit(part, absl::MaxSplits('=', 1));
+    double weight = 0;
+    if (!absl::SimpleAtod(pair.second, &weight) || !(weight >= 0.001 && weight <= 1000)) {
+      return absl::StrCat("'", part, "' is not TENANT=WEIGHT with a weight in [0.001, 1000]");
+    }
+    (*weights)[std::string(pair.first)] = weight;
+  }
+  return {};
+}
+
 void AddModelFlags(CLI::App& app, ServerConfig& config) {
 #if LIGER_CUDA
   const CLI::Validator backends = OneOf({"auto", "cpu", "cuda"});
@@ -142,6 +159,24 @@ void AddStateFlags(CLI::App& app, ServerConfig& config) {
   Add(app, "prefix-cache-mib", config.prefix_cache_mib,
       "Memory for snapshots of prompts' prefixes, in MiB; 0: none are kept")
       ->check(InRange<int64_t>(0, int64_t{1} << 24));
+  Add(app, "max-swapped", config.max_swapped,
+      "States of requests that gave up their slots for others, in host memory; 0: none does")
+      ->check(InRange(0, 1000000));
+  Add(app, "quantum", config.quantum,
+      "Tokens that an output draws before its request may wait for others of its priority")
+      ->check(InRange(1, 1 << 24));
+  app.add_option_function<std::string>(
+         "--tenant-weights",
+         [&config](const std::string& text) {
+           const std::string problem = ReadTenantWeights(text, &config.tenant_weights);
+           if (!problem.empty()) throw CLI::ValidationError("--tenant-weights", problem);
+         },
+         "Shares of tenants where slots are short; who is not named has 1")
+      ->envname("LIGER_TENANT_WEIGHTS")
+      ->take_last()
+      ->type_name("TENANT=WEIGHT,...");
+  AddSeconds(app, "patience", config.patience, 0, 86400,
+             "A request that has waited so long for a slot comes before all others");
   Add(app, "session-mib", config.session_mib,
       "Memory for sessions, in MiB; beyond it the least recently used one ends")
       ->check(InRange<int64_t>(1, int64_t{1} << 24));

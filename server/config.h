@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/time/time.h"
 #include "engine/engine.h"
 
@@ -29,7 +30,11 @@ struct ServerConfig {
   int max_output_tokens = 32768;
   int default_max_tokens = 256;
   int64_t prefix_cache_mib = 256;  // host memory for snapshots; 0: none
-  int64_t session_mib = 1024;      // host memory for sessions
+  int max_swapped = 32;            // states of running requests out of their slots
+  int quantum = 64;  // tokens that an output draws before it may be swapped for its like
+  absl::Duration patience = absl::Seconds(30);
+  absl::flat_hash_map<std::string, double> tenant_weights;  // others have 1
+  int64_t session_mib = 1024;                               // host memory for sessions
   int max_sessions_per_tenant = 1000;
   absl::Duration session_ttl = absl::Hours(1);
   std::string state_key_file;  // seals exported states; empty: no key

@@ -132,6 +132,14 @@ class Gauges final : public prometheus::Collectable {
     add("liger_max_queue", "Requests that may wait.", loads.max_queue);
     add("liger_slots_used", "Slots (states of outputs) in use.", loads.slots_used);
     add("liger_slots_capacity", "Slots that there are.", loads.slots_total);
+    add("liger_num_states_swapped", "States of requests that wait for slots again.",
+        loads.swaps.swapped);
+    families.push_back(Single(MetricType::Counter, "liger_swaps_out_total",
+                              "States that left their slots for others.",
+                              static_cast<double>(loads.swaps.out)));
+    families.push_back(Single(MetricType::Counter, "liger_swaps_in_total",
+                              "States that came back into slots.",
+                              static_cast<double>(loads.swaps.in)));
     add("liger_slots_utilization", "Used slots over all slots.",
         loads.slots_total > 0 ? static_cast<double>(loads.slots_used) / loads.slots_total : 0);
     add("liger_waiting_prompt_tokens", "Tokens of prompts not yet absorbed.",

@@ -90,11 +90,16 @@ absl::Status Server::Start() {
 
   LIGER_ASSIGN_OR_RETURN(parts.model, LoadModel(config_));
   LIGER_RETURN_IF_ERROR(MakeStates());
-  LIGER_ASSIGN_OR_RETURN(parts.loop,
-                         EngineLoop::Create(parts.model.engine.get(), parts.model.tokenizer.get(),
-                                            {.max_queue = config_.max_queue,
-                                             .observer = &parts.metrics,
-                                             .prefix_cache = parts.prefix_cache.get()}));
+  LIGER_ASSIGN_OR_RETURN(
+      parts.loop,
+      EngineLoop::Create(parts.model.engine.get(), parts.model.tokenizer.get(),
+                         {.max_queue = config_.max_queue,
+                          .observer = &parts.metrics,
+                          .scheduler = {.prefix_cache = parts.prefix_cache.get(),
+                                        .max_swapped = config_.max_swapped,
+                                        .quantum = config_.quantum,
+                                        .patience = absl::ToChronoNanoseconds(config_.patience),
+                                        .tenant_weights = config_.tenant_weights}}));
   parts.metrics.SetModel(parts.model.engine->info());
   parts.metrics.SetLoads([loop = parts.loop.get()] { return loop->GetLoads(); });
   parts.metrics.SetStates([&parts] {

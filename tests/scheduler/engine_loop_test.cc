@@ -158,6 +158,7 @@ TEST_F(EngineLoopTest, ADeadlinePassesWhileTheRequestWaits) {
   auto running = std::make_shared<RecordingSink>();
   auto waiting = std::make_shared<RecordingSink>();
   Submit(MakeRequest({1}, 100, running));
+  while (loop_->GetLoads().running == 0) std::this_thread::sleep_for(milliseconds(1));
   Request request = MakeRequest({1}, 100, waiting);
   request.deadline = In(milliseconds(5));
   Submit(std::move(request));

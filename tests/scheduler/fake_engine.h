@@ -47,6 +47,9 @@ class FakeEngine : public Engine, private StateStorage {
   void BindSampler(SlotId slot, std::unique_ptr<SamplerState> sampler) override {
     samplers_[slot] = std::move(sampler);
   }
+  std::unique_ptr<SamplerState> UnbindSampler(SlotId slot) override {
+    return std::move(samplers_[slot]);
+  }
 
   absl::Status Step(const Batch& batch, StepOutput* output) override {
     ++steps_;

@@ -29,8 +29,11 @@ class SchedulerHarness {
   };
 
   explicit SchedulerHarness(FakeEngine* engine, const Tokenizer* tokenizer = nullptr,
-                            PrefixCache* cache = nullptr)
-      : engine_(engine), tokenizer_(tokenizer), queue_(1 << 20), scheduler_(engine, cache) {}
+                            SchedulerOptions options = {})
+      : engine_(engine),
+        tokenizer_(tokenizer),
+        queue_(1 << 20),
+        scheduler_(engine, std::move(options)) {}
   ~SchedulerHarness() { scheduler_.Abort(absl::AbortedError("end of test"), &spare_); }
 
   // Returns the id.
@@ -43,7 +46,11 @@ class SchedulerHarness {
         PrepareRequest(std::move(ticket), std::move(request), engine_->info().config.vocab_size,
                        engine_->states().total(), tokenizer_);
     EXPECT_TRUE(prepared.ok()) << prepared.status();
-    if (prepared.ok()) scheduler_.Add(*std::move(prepared));
+    if (!prepared.ok()) return id;
+    auto results = std::make_unique<StepResults>();
+    results->time = now;
+    scheduler_.Add(*std::move(prepared), now, results.get());
+    published_.push_back(std::move(results));
     return id;
   }
 

@@ -115,10 +115,16 @@ class World {
   explicit World(uint32_t seed)
       : random_(seed),
         slots_(2 + Up(5)),
+        max_swapped_(Up(3) == 0 ? 0 : Up(20)),
         engine_(slots_, slots_ + 1 + Up(20), kVocab, Model),
         // A few states and then evictions, or none at all.
         cache_(engine_.info().state_bytes * (1 + Up(40))),
-        harness_(&engine_, &TestTokenizer(), Up(3) == 0 ? nullptr : &cache_) {
+        harness_(&engine_, &TestTokenizer(),
+                 {.prefix_cache = Up(3) == 0 ? nullptr : &cache_,
+                  .max_swapped = max_swapped_,
+                  .quantum = 1 + Up(30),
+                  .patience = milliseconds(1 + Up(200)),
+                  .tenant_weights = {{"a", 2}, {"b", 0.5}}}) {
     fail_steps_ = Up(3) == 0;
     engine_.before_step = [this](const Batch&) {
       if (fail_steps_ && Up(100) == 0) return absl::InternalError("injected");
@@ -126,8 +132,11 @@ class World {
     };
   }
 
-  // Returns how many requests began at a saved state.
-  int Run() {
+  // How many requests began at a saved state, and how many states came back from a swap.
+  int resumed() const { return resumed_; }
+  int swaps() const { return swaps_; }
+
+  void Run() {
     for (int i = 0; i < 300; ++i) {
       switch (Up(5)) {
         case 0:
@@ -145,7 +154,6 @@ class World {
     }
     harness_.Run();
     Check();
-    return resumed_;
   }
 
  private:
@@ -171,6 +179,7 @@ class World {
     Submitted submitted;
     Request& request = submitted.request;
     request.priority = Up(3) - 1;
+    if (Up(2) == 0) request.tenant = Up(2) == 0 ? "a" : "b";
     if (!submitted_.empty() && Up(2) == 0) {  // begins as an earlier one
       request.prompt = submitted_[Up(static_cast<int>(submitted_.size()))].request.prompt;
       request.prompt.resize(Up(static_cast<int>(request.prompt.size())) + 1);
@@ -199,10 +208,12 @@ class World {
     }
     submitted.sink = std::make_shared<RecordingSink>();
     const int priority = request.priority;
+    // What is swapped out before its first step may start after others.
+    const bool in_order = request.tenant.empty() && !request.deadline && max_swapped_ == 0;
     const size_t number = submitted_.size() + 1;
-    submitted.sink->on_started = [this, priority, number, sink = submitted.sink.get()] {
-      // Equal priorities start in the order of arrival, but for what needs nothing of the budget.
-      if (sink->started->cached_tokens == sink->started->prompt_tokens) return;
+    submitted.sink->on_started = [this, priority, number, in_order, sink = submitted.sink.get()] {
+      // Equal ones start in the order of arrival, but for what needs nothing of the budget.
+      if (sink->started->cached_tokens == sink->started->prompt_tokens || !in_order) return;
       EXPECT_GT(number, last_started_[priority]);
       last_started_[priority] = number;
     };
@@ -238,6 +249,10 @@ class World {
     EXPECT_EQ(engine_.violation(), "");
     EXPECT_EQ(engine_.states().free(), slots_);
     EXPECT_EQ(harness_.queue().size(), 0);
+    const SwapCounts& swaps = harness_.scheduler().swaps();
+    EXPECT_EQ(swaps.swapped, 0);
+    EXPECT_LE(swaps.in, swaps.out);
+    swaps_ += static_cast<int>(swaps.in);
     EXPECT_EQ(harness_.scheduler().running(), 0);
     EXPECT_EQ(harness_.scheduler().waiting_prompt_tokens(), 0);
     for (size_t i = 0; i < submitted_.size(); ++i) {
@@ -315,22 +330,29 @@ class World {
 
   std::mt19937 random_;
   const int slots_;
+  const int max_swapped_;
   FakeEngine engine_;
   PrefixCache cache_;
   SchedulerHarness harness_;
   bool fail_steps_ = false;
   int resumed_ = 0;
+  int swaps_ = 0;
   std::vector<Submitted> submitted_;
   std::map<int, size_t> last_started_;
 };
 
 TEST(SchedulerRandomTest, EveryRequestGetsWhatItGetsAlone) {
   int resumed = 0;
+  int swaps = 0;
   for (uint32_t seed = 0; seed < 600 && !::testing::Test::HasFailure(); ++seed) {
     SCOPED_TRACE(testing::Message() << "seed " << seed);
-    resumed += World(seed).Run();
+    World world(seed);
+    world.Run();
+    resumed += world.resumed();
+    swaps += world.swaps();
   }
   EXPECT_GT(resumed, 300);
+  EXPECT_GT(swaps, 300);
 }
 
 }  // namespace

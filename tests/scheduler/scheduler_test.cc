@@ -209,10 +209,11 @@ TEST(SchedulerTest, DeadlinesPassInTheQueueAndWhileRunning) {
   Request request = MakeRequest(2, 1000);
   request.deadline = harness.now + milliseconds(20);
   harness.Add(request, running);
-  request.deadline = harness.now + milliseconds(10);
+  harness.Step();
+  request.deadline = harness.now + milliseconds(9);
   harness.Add(request, waiting);
   harness.Add(MakeRequest(2, 1), unhurried);
-  EXPECT_EQ(harness.scheduler().NextDeadline(), harness.now + milliseconds(10));
+  EXPECT_EQ(harness.scheduler().NextDeadline(), harness.now + milliseconds(9));
   harness.Run();
   EXPECT_EQ(running->status->code(), absl::StatusCode::kDeadlineExceeded);
   EXPECT_EQ(waiting->status->code(), absl::StatusCode::kDeadlineExceeded);

@@ -63,6 +63,15 @@ TEST(Config, EveryFlagArrives) {
                                      "--max-prompt-tokens=8",
                                      "--max-output-tokens=99",
                                      "--default-max-tokens=10",
+                                     "--prefix-cache-mib=0",
+                                     "--session-mib=11",
+                                     "--max-sessions-per-tenant=12",
+                                     "--session-ttl=13",
+                                     "--state-key-file=k",
+                                     "--max-swapped=14",
+                                     "--quantum=15",
+                                     "--patience=2.5",
+                                     "--tenant-weights=a=2,b=0.5",
                                      "--listen=unix:/tmp/s",
                                      "--health-listen=none",
                                      "--metrics-listen=[::1]:0",
@@ -85,6 +94,16 @@ TEST(Config, EveryFlagArrives) {
   EXPECT_EQ(config.max_prompt_tokens, 8);
   EXPECT_EQ(config.max_output_tokens, 99);
   EXPECT_EQ(config.default_max_tokens, 10);
+  EXPECT_EQ(config.prefix_cache_mib, 0);
+  EXPECT_EQ(config.session_mib, 11);
+  EXPECT_EQ(config.max_sessions_per_tenant, 12);
+  EXPECT_EQ(config.session_ttl, absl::Seconds(13));
+  EXPECT_EQ(config.state_key_file, "k");
+  EXPECT_EQ(config.max_swapped, 14);
+  EXPECT_EQ(config.quantum, 15);
+  EXPECT_EQ(config.patience, absl::Milliseconds(2500));
+  EXPECT_EQ(config.tenant_weights,
+            (absl::flat_hash_map<std::string, double>{{"a", 2}, {"b", 0.5}}));
   EXPECT_EQ(config.listen, "unix:/tmp/s");
   EXPECT_EQ(config.health_listen, "");
   EXPECT_EQ(config.metrics_listen, "[::1]:0");
@@ -142,6 +161,8 @@ INSTANTIATE_TEST_SUITE_P(
         BadFlags{{"--isa=neon"}, "--isa", "auto|scalar|avx2|avx512"},
         BadFlags{{"--http-listen=127.0.0.1:80"}, "--http-listen", "HTTP is not built"},
         BadFlags{{"--max-slots=0"}, "--max-slots", "[1, 4096]"},
+        BadFlags{{"--tenant-weights=a=1,b"}, "--tenant-weights", "'b' is not TENANT=WEIGHT"},
+        BadFlags{{"--tenant-weights=a=nan"}, "--tenant-weights", "[0.001, 1000]"},
         BadFlags{{"--max-slots=-1"}, "--max-slots", "[1, 4096]"},
         BadFlags{{"--max-slots=4097"}, "--max-slots", "[1, 4096]"},
         BadFlags{{"--max-slots=many"}, "--max-slots", "[1, 4096]"},

@@ -33,7 +33,7 @@ def tiny_flags(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def tiny_server(tiny_flags):
-    with server_process.ServerProcess(*tiny_flags, "--max-slots=4", "--max-queue=4",
+    with server_process.ServerProcess(*tiny_flags, "--max-slots=4", "--max-queue=4", "--max-swapped=0",
                                       "--stall-timeout=1") as server:
         yield server
 

@@ -31,7 +31,7 @@ def nothing_is_left_behind(tiny):
 
 def fill_slots(client):
     """Four streams that run until they are cancelled."""
-    streams = [client.generation.Generate(request(**ENDLESS)) for _ in range(8)]
+    streams = [client.generation.Generate(request(**ENDLESS)) for _ in range(4)]
     for stream in streams:
         next(stream)
     return streams
@@ -75,7 +75,7 @@ def test_a_slow_reader_gets_everything(tiny_server):
 
 def test_a_full_queue_says_when_to_retry(tiny):
     streams = fill_slots(tiny)
-    waiting = [tiny.generation.Generate(request(**ENDLESS)) for _ in range(8)]
+    waiting = [tiny.generation.Generate(request(**ENDLESS)) for _ in range(4)]
     eventually(lambda: tiny.loads().waiting == 4)
     with pytest.raises(grpc.RpcError) as error:
         generate(tiny, **ANSWER)

@@ -22,7 +22,7 @@ LATENCIES = [
 
 @pytest.fixture(scope="module")
 def server(tiny_flags):
-    with ServerProcess(*tiny_flags, "--max-slots=4") as process:
+    with ServerProcess(*tiny_flags, "--max-slots=4", "--max-swapped=0") as process:
         yield process
 
 

@@ -1,0 +1,182 @@
+#!/usr/bin/env python3
+"""What sessions, snapshots and swapping do for a running server, with SmolLM2-135M-Instruct.
+
+    bench/states/serving.py resume     # time to first token against context, with and without sessions
+    bench/states/serving.py prefix     # a shared system prompt, with and without snapshots
+    bench/states/serving.py overload   # four times as many requests as slots
+
+Needs a release build, the Python packages of tests/requirements.txt, and for the picture of `resume`
+(--picture FILE.svg) matplotlib. Prints one JSON object a line. Leave the machine alone meanwhile.
+"""
+
+import argparse
+import json
+import pathlib
+import random
+import statistics
+import sys
+import threading
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests/server"))
+
+from liger_api import Client, request  # noqa: E402
+from server_process import REAL, ServerProcess  # noqa: E402
+
+VOCABULARY = 49152
+
+
+def tokens(seed, count):
+    return random.Random(seed).choices(range(100, VOCABULARY), k=count)
+
+
+def timed(client, **fields):
+    """Seconds to the first token and to the end, and the tokens."""
+    begin = time.perf_counter()
+    first, ids = None, []
+    for message in client.generation.Generate(request(**fields), timeout=600):
+        if message.WhichOneof("event") == "delta" and message.delta.token_ids:
+            first = first or time.perf_counter() - begin
+            ids += message.delta.token_ids
+    return first, time.perf_counter() - begin, ids
+
+
+def say(**result):
+    print(json.dumps({k: round(v, 5) if isinstance(v, float) else v for k, v in result.items()}),
+          flush=True)
+
+
+def resume(arguments):
+    rows = []
+    with ServerProcess(*REAL, "--max-slots=4") as server:
+        client = Client(server.address)
+
+        def ttft(**fields):
+            return statistics.median(
+                timed(client, stopping={"max_tokens": 1}, **f)[0] for f in fields["each"])
+
+        one = ttft(each=[{"ids": tokens(i, 1), "tenant": f"one{i}"} for i in range(15)])
+        say(test="one token prompt", ttft=one)
+        length = 0
+        for context in arguments.contexts:
+            timed(client, ids=tokens(context, context - length), session_id="s",
+                  stopping={"max_tokens": 0})
+            length = context
+            resumed = []
+            for turn in range(9):
+                resumed.append(timed(client, ids=tokens(turn, 1), session_id="s",
+                                     stopping={"max_tokens": 1})[0])
+                length += 2
+            with_session = statistics.median(resumed)
+            without = None
+            if context <= arguments.longest_without:
+                without = timed(client, ids=tokens(context + 1, context), tenant="without",
+                                stopping={"max_tokens": 1})[0]
+            rows.append((context, with_session, without))
+            say(test="resume", context=context, ttft_session=with_session,
+                times_one_token=with_session / one, ttft_without=without)
+        client.close()
+    if arguments.picture:
+        draw(rows, arguments.picture)
+
+
+def draw(rows, file):
+    import matplotlib
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+    figure, axes = pyplot.subplots(figsize=(7, 4))
+    axes.loglog(*zip(*((c, 1000 * w) for c, _, w in rows if w)), "o-",
+                label="the whole context sent again")
+    axes.loglog(*zip(*((c, 1000 * s) for c, s, _ in rows)), "s-", label="a session's next turn")
+    axes.set_xlabel("tokens of context")
+    axes.set_ylabel("time to first token, ms")
+    axes.grid(True, which="major", alpha=0.4)
+    axes.legend()
+    figure.savefig(file, bbox_inches="tight", metadata={"Date": None})
+
+
+def load(client, streams, seconds, make):
+    """Requests done a second by `streams` clients, and all their times to first token."""
+    done, firsts, lock = [0], [], threading.Lock()
+    stop = time.perf_counter() + seconds
+
+    def run(stream):
+        number = 0
+        while time.perf_counter() < stop:
+            first, _, ids = timed(client, **make(stream, number))
+            number += 1
+            with lock:
+                done[0] += len(ids)
+                firsts.append(first)
+
+    begin = time.perf_counter()
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(streams)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    took = time.perf_counter() - begin
+    return {"requests_per_second": len(firsts) / took, "tokens_per_second": done[0] / took,
+            "ttft_p50": statistics.median(firsts), "ttft_p99": sorted(firsts)[len(firsts) * 99 // 100]}
+
+
+def prefix(arguments):
+    system = tokens(0, 1000)
+    rates = {}
+    for mib in (0, 256):
+        with ServerProcess(*REAL, "--max-slots=16", f"--prefix-cache-mib={mib}") as server:
+            client = Client(server.address)
+            rates[mib] = load(client, 16, arguments.seconds, lambda stream, number: {
+                "ids": system + tokens(f"{stream} {number}", 32),
+                "stopping": {"max_tokens": 16, "ignore_eos": True}})
+            say(test="prefix", prefix_cache_mib=mib, **rates[mib])
+            client.close()
+    say(test="prefix", times=rates[256]["requests_per_second"] / rates[0]["requests_per_second"])
+
+
+def overload(arguments):
+    slots = 8
+    results = {}
+    for streams in (slots, 4 * slots):
+        with ServerProcess(*REAL, f"--max-slots={slots}", "--max-queue=256",
+                           f"--max-swapped={4 * slots}", "--prefix-cache-mib=0") as server:
+            client = Client(server.address)
+            urgent, stop = [], threading.Event()
+
+            def ask():
+                number = 0
+                while not stop.wait(0.5):
+                    number += 1
+                    urgent.append(timed(client, ids=tokens(f"urgent {number}", 16), priority=10,
+                                        stopping={"max_tokens": 1})[0])
+
+            asker = threading.Thread(target=ask)
+            asker.start()
+            results[streams] = load(client, streams, arguments.seconds, lambda stream, number: {
+                "ids": tokens(f"{stream} {number}", 32),
+                "stopping": {"max_tokens": 128, "ignore_eos": True}})
+            stop.set()
+            asker.join()
+            say(test="overload", slots=slots, streams=streams, **results[streams],
+                urgent_ttft_p50=statistics.median(urgent), urgent_ttft_p99=max(urgent))
+            client.close()
+    say(test="overload", throughput_ratio=results[4 * slots]["tokens_per_second"] /
+        results[slots]["tokens_per_second"])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("test", choices=["resume", "prefix", "overload"])
+    parser.add_argument("--seconds", type=float, default=30, help="of each load")
+    parser.add_argument("--contexts", type=lambda s: [int(x) for x in s.split(",")],
+                        default=[100, 1000, 10000, 100000])
+    parser.add_argument("--longest-without", type=int, default=10000,
+                        help="longest context that is also sent whole")
+    parser.add_argument("--picture", help="an SVG file for `resume`")
+    arguments = parser.parse_args()
+    {"resume": resume, "prefix": prefix, "overload": overload}[arguments.test](arguments)
+
+
+if __name__ == "__main__":
+    main()

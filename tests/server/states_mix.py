@@ -1,0 +1,225 @@
+"""Sessions, forks, exports, snapshots, priorities and swaps, all at once and at random.
+
+    python tests/server/states_mix.py --minutes 10
+
+Two servers with few slots and little memory for snapshots, four clients for each slot. Every answer
+must be the one that a third server gives, which keeps nothing, to the same tokens alone. The last
+line sums up; the exit status is 0 if all held.
+"""
+
+import argparse
+import collections
+import pathlib
+import random
+import sys
+import tempfile
+import threading
+import time
+
+import grpc
+
+from liger_api import Client, generate, request, sessions
+from server_process import REAL, ServerProcess, eventually, tiny_model
+
+SLOTS = 4
+
+
+class Conversation:
+    """A session as its client knows it."""
+
+    def __init__(self, client, name):
+        self.client, self.name = client, name
+        self.history, self.position = [], 0
+
+
+class Mix:
+    def __init__(self, servers, alone, vocabulary, longest):
+        self.servers, self.alone = servers, alone
+        self.vocabulary, self.longest = vocabulary, longest
+        heads = random.Random(0)
+        self.heads = [heads.choices(range(vocabulary), k=heads.randint(1, 120)) for _ in range(6)]
+        self.lock = threading.Lock()
+        self.counts = collections.Counter()
+        self.problems = []
+
+    def problem(self, what):
+        with self.lock:
+            self.problems.append(what)
+
+    def count(self, what, number=1):
+        with self.lock:
+            self.counts[what] += number
+
+    def tokens(self, rng, most):
+        return rng.choices(range(self.vocabulary), k=rng.randint(1, most))
+
+    def options(self, rng):
+        sampling = {"temperature": 0}
+        if rng.random() < 0.3:
+            sampling = {"temperature": 0.9, "seed": rng.getrandbits(60), "top_k": 40}
+        if rng.random() < 0.2:
+            sampling["repetition_penalty"] = 1.3
+        return {"sampling": sampling,
+                "stopping": {"max_tokens": rng.randint(1, self.longest), "ignore_eos": True}}
+
+    def check(self, what, answer, alone, **details):
+        ids = {index: output.ids for index, output in answer.outputs.items()}
+        expected = {index: output.ids for index, output in alone.outputs.items()}
+        self.count(what)
+        self.count("tokens from states", answer.usage.cached_tokens)
+        if ids != expected:
+            self.problem(f"{what} {details}: {ids} instead of {expected}")
+
+    def once(self, rng, client, alone):
+        prompt = rng.choice(self.heads)[:rng.randint(1, 120)] + self.tokens(rng, 30)
+        options = self.options(rng)
+        if rng.random() < 0.3:
+            options["sampling"]["n"] = rng.randint(2, 3)
+        places = [rng.randint(1, len(prompt)) for _ in range(rng.randint(0, 2))]
+        answer = generate(client, ids=prompt, snapshot_at=places, tenant=rng.choice("abc"),
+                          priority=rng.randint(0, 2), **options)
+        self.check("prompts", answer, generate(alone, ids=prompt, **options),
+                   prompt=len(prompt), cached=answer.usage.cached_tokens, **options)
+
+    def leave(self, rng, client):
+        """Goes away in the middle."""
+        stream = client.generation.Generate(
+            request(ids=rng.choice(self.heads), stopping={"max_tokens": 30000}), timeout=600)
+        for _ in range(rng.randint(0, 5)):
+            if next(stream, None) is None:
+                break
+        stream.cancel()
+        self.count("cancelled")
+
+    def turn(self, rng, talk, alone):
+        new = self.tokens(rng, 40)
+        options = self.options(rng)
+        expect = {"session_position": talk.position} if rng.random() < 0.5 else {}
+        if talk.position and rng.random() < 0.15:  # a turn that is broken off counts for nothing
+            stream = talk.client.generation.Generate(
+                request(ids=new, session_id=talk.name, stopping={"max_tokens": 30000}), timeout=600)
+            next(stream)
+            stream.cancel()
+            self.count("turns broken off")
+            eventually(lambda: not self.busy(talk))
+            return
+        answer = generate(talk.client, ids=new, session_id=talk.name,
+                          priority=rng.randint(0, 2), **expect, **options)
+        history = talk.history + new
+        self.check("turns", answer, generate(alone, ids=history, **options),
+                   history=len(history), cached=answer.usage.cached_tokens, **options)
+        if talk.position and answer.usage.cached_tokens < talk.position:
+            self.problem(f"a turn used {answer.usage.cached_tokens} of {talk.position} tokens")
+        talk.history = history + answer.only.ids
+        talk.position = answer.only.finished.session_position
+
+    @staticmethod
+    def busy(talk):
+        """Whether the server has yet to hear that a turn was broken off."""
+        try:
+            generate(talk.client, ids=[1], session_id=talk.name, session_position=1 << 40)
+        except grpc.RpcError as error:
+            return error.code() == grpc.StatusCode.ABORTED
+        return False
+
+    def fork(self, talk, name):
+        talk.client.sessions.Fork(
+            sessions.ForkRequest(session_id=talk.name, new_session_id=name))
+        self.count("forks")
+        return self.copy(talk, talk.client, name)
+
+    def move(self, talk, client, name):
+        data = b"".join(chunk.data for chunk in talk.client.sessions.Export(
+            sessions.ExportRequest(session_id=talk.name)))
+        client.sessions.Import(iter([sessions.StateChunk(session_id=name, data=data)]))
+        self.count("moves")
+        return self.copy(talk, client, name)
+
+    @staticmethod
+    def copy(talk, client, name):
+        twin = Conversation(client, name)
+        twin.history, twin.position = list(talk.history), talk.position
+        return twin
+
+    def client_thread(self, seed, until):
+        rng = random.Random(seed)
+        clients = [Client(server.address, [("grpc.max_send_message_length", -1)])
+                   for server in self.servers]
+        alone = Client(self.alone.address)
+        talks, made = [], 0
+        try:
+            while time.monotonic() < until and not self.problems:
+                dice = rng.random()
+                made += 1
+                name = f"{seed}-{made}"
+                if dice < 0.3:
+                    self.once(rng, rng.choice(clients), alone)
+                elif dice < 0.35:
+                    self.leave(rng, rng.choice(clients))
+                elif dice < 0.45 or not talks:
+                    talks.append(Conversation(rng.choice(clients), name))
+                    self.turn(rng, talks[-1], alone)
+                elif dice < 0.85:
+                    self.turn(rng, rng.choice(talks), alone)
+                elif dice < 0.92:
+                    talks.append(self.fork(rng.choice(talks), name))
+                else:
+                    talks.append(self.move(rng.choice(talks), rng.choice(clients), name))
+                while len(talks) > 5:
+                    talk = talks.pop(rng.randrange(len(talks)))
+                    talk.client.sessions.Delete(
+                        sessions.DeleteSessionRequest(session_id=talk.name))
+        except Exception as error:  # or the thread would end unseen
+            self.problem(repr(error))
+        for client in (*clients, alone):
+            client.close()
+
+    def run(self, clients, seconds):
+        until = time.monotonic() + seconds
+        threads = [threading.Thread(target=self.client_thread, args=(seed, until))
+                   for seed in range(clients)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+
+def mix(seconds: float, real: bool) -> tuple[bool, str]:
+    """Whether everything held, and the summary."""
+    from metrics_test import sample
+    with tempfile.TemporaryDirectory() as folder:
+        model = (*REAL, "--dtype=f32") if real else tiny_model(pathlib.Path(folder))
+        crowded = (*model, f"--max-slots={SLOTS}", f"--max-swapped={4 * SLOTS}", "--quantum=5",
+                   "--patience=0.5", f"--prefix-cache-mib={30 if real else 1}", "--tenant-weights=a=3")
+        with ServerProcess(*crowded) as one, \
+                ServerProcess(*crowded, "--threads=1", "--step-token-budget=48") as two, \
+                ServerProcess(*model, "--max-slots=16", "--prefix-cache-mib=0",
+                              "--max-swapped=0") as alone:
+            run = Mix([one, two], alone, 49152 if real else 512, 24)
+            run.run(2 * 4 * SLOTS, seconds)
+            for server in (one, two):
+                client = Client(server.address)
+                eventually(lambda: client.loads().slots_used == 0)
+                if sample(server, "liger_num_states_swapped") != 0:
+                    run.problem("states stay swapped out")
+                run.count("swaps", int(sample(server, "liger_swaps_out_total")))
+                run.count("snapshot hits", int(sample(server, "liger_prefix_cache_hits_total")))
+                run.count("snapshots evicted", int(sample(server, "liger_prefix_cache_evictions_total")))
+                client.close()
+    counts = ", ".join(f"{count} {name}" for name, count in sorted(run.counts.items()))
+    return not run.problems, "\n".join([*run.problems[:10],
+                                        f"{counts}; {len(run.problems)} problems"])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--real", action="store_true", help="SmolLM2 instead of a tiny model")
+    arguments = parser.parse_args()
+    held, summary = mix(arguments.minutes * 60, arguments.real)
+    print(summary)
+    sys.exit(0 if held else 1)
+
+
+if __name__ == "__main__":
+    main()
