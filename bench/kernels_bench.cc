@@ -169,8 +169,10 @@ void BM_Linear(benchmark::State& state) {
   for (auto _ : state) {
     params.weights.data = machine.stream.data() + copy * bytes;
     copy = (copy + 1) % copies;
-    machine.pool->Run(
-        [&](int part, int parts) { Kernels(machine.isa).linear(params, part, parts); });
+    machine.pool->Run([&](int part, int parts) {
+      const int panels = NumPanels(outputs);
+      Kernels(machine.isa).linear(params, panels * part / parts, panels * (part + 1) / parts);
+    });
   }
   if (rows <= 16) {
     Report(state, "bytes", static_cast<double>(bytes), machine.read_rate);

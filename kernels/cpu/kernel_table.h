@@ -6,12 +6,16 @@
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/kernel_tables.h"
 #include "kernels/cpu/linear.h"
+#include "kernels/cpu/quantize_rows.h"
 #include "kernels/cpu/row_ops.h"
 
 namespace liger::cpu::LIGER_ISA {
 
-const KernelTable kTable = {
-    .linear = Linear, .add_rms_norm = AddRmsNorm, .silu_mul = SiluMul, .attention = Attention};
+const KernelTable kTable = {.linear = Linear,
+                            .quantize_rows = QuantizeRows,
+                            .add_rms_norm = AddRmsNorm,
+                            .silu_mul = SiluMul,
+                            .attention = Attention};
 
 }  // namespace liger::cpu::LIGER_ISA
 

@@ -1,14 +1,15 @@
 // CPU kernels: one table of functions for each instruction set, chosen at run time.
 //
 // Every kernel is called by all threads of a fork-join pool at once, each with its `part` of
-// `parts`; a kernel splits outputs between parts, never sums. Kernels allocate nothing, take no
-// locks and know no requests; params are plain data that the caller keeps alive.
+// `parts` (linear: with its panels); a kernel splits outputs between parts, never sums. Kernels
+// allocate nothing, take no locks and know no requests; params are plain data that the caller keeps
+// alive.
 //
 // Bits. The order of every sum is fixed: it depends on the shape (K, D, the window) alone, never on
 // the number of rows, of parts or of sequences. So a row's result is bit-identical whatever is
 // computed beside it, and a prompt's however it is split into steps. All instruction sets compute
 // in the same order with fused multiply-adds where the code names them, so that they agree
-// bit for bit in float32 too; the scalar table is the reference the others are tested against.
+// bit for bit; the scalar table is the reference the others are tested against.
 
 #ifndef LIGER_KERNELS_CPU_KERNELS_H_
 #define LIGER_KERNELS_CPU_KERNELS_H_
@@ -20,22 +21,35 @@
 
 namespace liger::cpu {
 
-enum class Isa { kScalar, kAvx2, kAvx512 };
+// In order: each one runs where the next does.
+enum class Isa { kScalar, kAvx2, kAvx512, kAmx };
 
-// The best instruction set that this machine runs. AVX2 includes FMA; AVX-512 means
-// F, BW, DQ and VL.
+// The best instruction set that this machine runs. AVX2 includes FMA and F16C; AVX-512 means F, BW,
+// DQ, VL and VNNI; AMX is AVX-512 with int8 tiles that the operating system lets this process use.
 Isa BestIsa();
 const char* IsaName(Isa isa);
 
-// How a number is stored, of weights and of the state's rows alike.
-enum class DType { kF32, kBf16 };
-constexpr size_t SizeOf(DType type) { return type == DType::kF32 ? 4 : 2; }
+// How numbers are stored. The state's rows are kF32 or kBf16, weights any.
+enum class DType {
+  kF32,
+  kBf16,
+  // Integers in groups of kGroup along a row, with scale d and minimum m in float16:
+  kInt8,     // d (c - 128), c of 8 bits
+  kInt4,     // d (c - 8), c of 4 bits
+  kInt4Min,  // d c + m, c of 4 bits
+};
+constexpr size_t SizeOf(DType type) { return type == DType::kF32 ? 4 : 2; }  // kF32, kBf16
+constexpr bool IsQuantized(DType type) { return type != DType::kF32 && type != DType::kBf16; }
+
+inline constexpr int kGroup = 32;
+constexpr int NumGroups(int cols) { return (cols + kGroup - 1) / kGroup; }
 
 // ---- Matrix products ----------------------------------------------------------------------------
 
 // Weights [rows, cols] = [out_features, in_features], packed for streaming: panels of
-// kPanelRows rows, each panel column by column ([rows / kPanelRows][cols][kPanelRows]); the last
-// panel is filled up with zeros.
+// kPanelRows rows. The last panel is filled up with zeros.
+//   kF32, kBf16  each panel column by column: [rows / kPanelRows][cols][kPanelRows]
+//   quantized    each panel group by group (packed_group.h), the last group filled up with zeros
 inline constexpr int kPanelRows = 16;
 struct PackedMatrix {
   const void* data = nullptr;  // 64-byte aligned
@@ -43,22 +57,63 @@ struct PackedMatrix {
   int rows = 0;
   int cols = 0;
 };
+constexpr int NumPanels(int rows) { return (rows + kPanelRows - 1) / kPanelRows; }
 size_t PackedBytes(DType type, int64_t rows, int64_t cols);
-// Packs `num_rows` rows of `source` [num_rows, cols] as rows first_row, ... of `data`. Rows of one
-// panel must not be packed by two threads at once. bf16 rounds to nearest even.
+
+// kF32 or kBf16: packs `num_rows` rows of `source` [num_rows, cols] as rows first_row, ... of
+// `data`, zeroed before. Rows of one panel must not be packed by two threads at once. bf16 rounds
+// to nearest even.
 void PackRows(const float* source, int first_row, int num_rows, int cols, DType type, void* data);
+// The same for quantized types, from [num_rows, NumGroups(cols)] groups. Codes are as DType has
+// them, those behind the last column any that stand for zero.
+struct WeightGroup {
+  uint16_t scale = 0;    // float16
+  uint16_t minimum = 0;  // float16, kInt4Min
+  uint8_t codes[kGroup] = {};
+};
+void PackGroups(const WeightGroup* source, int first_row, int num_rows, int cols, DType type,
+                void* data);
 // One row of a packed matrix as float32 [cols].
 void UnpackRow(const PackedMatrix& matrix, int row, float* out);
 
-// y = x W^T: y[r, n] = sum over k = 0, 1, ..., cols - 1, in this order, of x[r, k] * W[n, k], each
-// step one fused multiply-add in float32, from zero.
-struct LinearParams {
-  const float* x = nullptr;  // [rows, x_stride], the first W.cols of a row used
+// Activations for quantized weights: in each group of kGroup along a row, x ~ scale * code with
+// scale = max |x| / 127 and codes rounded to nearest even. Rows do not depend on each other. A
+// group that holds NaN or infinity has such a scale.
+struct QuantizedRows {
+  int8_t* codes = nullptr;       // [rows][groups * kGroup], zeros behind the last column
+  float* scales = nullptr;       // [rows][groups]
+  int32_t* sums = nullptr;       // [rows][groups]: of the codes
+  float* scaled_sums = nullptr;  // [rows][groups]: scale * sum
+  int groups = 0;                // NumGroups(cols)
+};
+// Tiles take rows 16 at a time: memory is for a multiple of 16 rows, whatever lies in the last.
+size_t QuantizedRowsBytes(int rows, int cols);
+// Lays the arrays out in `base`, 64-byte aligned.
+QuantizedRows QuantizedRowsAt(std::byte* base, int rows, int cols);
+
+struct QuantizeParams {
+  const float* x = nullptr;  // [rows, x_stride]
   int64_t x_stride = 0;
+  int rows = 0;
+  int cols = 0;
+  QuantizedRows out;
+};
+
+// y = x W^T, or y += x W^T.
+//   kF32, kBf16  y[r, n] = sum over k = 0, 1, ..., cols - 1, in this order, of x[r, k] * W[n, k],
+//                each step one fused multiply-add in float32.
+//   quantized    the same over groups g = 0, 1, ...: the products of codes are summed exactly, as
+//                integers, then y = fma(that sum, W.scale[n, g] * x.scale[r, g], y) and, kInt4Min,
+//                y = fma(W.minimum[n, g], x.scaled_sum[r, g], y).
+struct LinearParams {
+  const float* x = nullptr;  // [rows, x_stride], the first W.cols of a row used: kF32, kBf16
+  int64_t x_stride = 0;
+  QuantizedRows quantized;  // the same for quantized weights
   int rows = 0;
   PackedMatrix weights;
   float* y = nullptr;  // [rows, y_stride]
   int64_t y_stride = 0;
+  bool accumulate = false;  // into y
 };
 
 // ---- Row-wise operations ------------------------------------------------------------------------
@@ -150,7 +205,9 @@ struct AttentionParams {
 size_t AttentionScratchBytes(const AttentionShape& shape);
 
 struct KernelTable {
-  void (*linear)(const LinearParams&, int part, int parts);
+  // The outputs of panels first_panel <= i < last_panel.
+  void (*linear)(const LinearParams&, int first_panel, int last_panel);
+  void (*quantize_rows)(const QuantizeParams&, int part, int parts);
   void (*add_rms_norm)(const AddRmsNormParams&, int part, int parts);
   void (*silu_mul)(const SiluMulParams&, int part, int parts);
   void (*attention)(const AttentionParams&, int part, int parts);

@@ -8,7 +8,11 @@
 #define LIGER_KERNELS_CPU_LINEAR_H_
 
 #include "kernels/cpu/kernels.h"
+#include "kernels/cpu/quantized_linear.h"
 #include "kernels/cpu/simd.h"
+#if defined(LIGER_ISA_AMX)
+#include "kernels/cpu/tiled_linear.h"
+#endif
 
 namespace liger::cpu::LIGER_ISA {
 
@@ -66,7 +70,11 @@ inline void LinearTile(const PanelGroup<Weight>& group, int tile, int row) {
       reinterpret_cast<const char*>(w + kPanels * group.size) + tile * cols * fetch_step;
   Vec16 sum[kRows][kPanels];
   for (int r = 0; r < kRows; ++r) {
-    for (int n = 0; n < kPanels; ++n) sum[r][n] = Zero();
+    for (int n = 0; n < kPanels; ++n) {
+      const int first = (group.panel + n) * kPanelRows;
+      const float* y = p.y + (row + r) * p.y_stride + first;
+      sum[r][n] = p.accumulate ? LoadOutput(y, p.weights.rows - first) : Zero();
+    }
   }
   for (int k = 0; k < cols; ++k) {
     Vec16 wk[kPanels];
@@ -84,13 +92,7 @@ inline void LinearTile(const PanelGroup<Weight>& group, int tile, int row) {
     const int first = (group.panel + n) * kPanelRows;
     const int valid = p.weights.rows - first;
     float* y = p.y + row * p.y_stride + first;
-    for (int r = 0; r < kRows; ++r) {
-      if (valid >= kPanelRows) {
-        Store(y + r * p.y_stride, sum[r][n]);
-      } else {
-        StoreFirst(y + r * p.y_stride, sum[r][n], valid);
-      }
-    }
+    for (int r = 0; r < kRows; ++r) StoreOutput(y + r * p.y_stride, sum[r][n], valid);
   }
 }
 
@@ -129,14 +131,26 @@ inline void LinearOf(const LinearParams& p, int first, int last) {
   }
 }
 
-inline void Linear(const LinearParams& p, int part, int parts) {
-  const int panels = (p.weights.rows + kPanelRows - 1) / kPanelRows;
-  const auto first = static_cast<int>(int64_t{panels} * part / parts);
-  const auto last = static_cast<int>(int64_t{panels} * (part + 1) / parts);
-  if (p.weights.type == DType::kF32) {
-    LinearOf<float>(p, first, last);
-  } else {
-    LinearOf<uint16_t>(p, first, last);
+template <DType kType>
+inline void QuantizedOf(const LinearParams& p, int first, int last) {
+#if defined(LIGER_ISA_AMX)
+  if (p.rows >= kMinTileRows) return TiledPanels<kType>(p, first, last);
+#endif
+  QuantizedPanels<kType>(p, first, last);
+}
+
+inline void Linear(const LinearParams& p, int first_panel, int last_panel) {
+  switch (p.weights.type) {
+    case DType::kF32:
+      return LinearOf<float>(p, first_panel, last_panel);
+    case DType::kBf16:
+      return LinearOf<uint16_t>(p, first_panel, last_panel);
+    case DType::kInt8:
+      return QuantizedOf<DType::kInt8>(p, first_panel, last_panel);
+    case DType::kInt4:
+      return QuantizedOf<DType::kInt4>(p, first_panel, last_panel);
+    case DType::kInt4Min:
+      return QuantizedOf<DType::kInt4Min>(p, first_panel, last_panel);
   }
 }
 

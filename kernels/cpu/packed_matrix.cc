@@ -2,6 +2,7 @@
 
 #define LIGER_ISA_SCALAR
 #include "kernels/cpu/kernels.h"
+#include "kernels/cpu/packed_group.h"
 #include "kernels/cpu/simd.h"
 
 namespace liger::cpu {
@@ -12,10 +13,45 @@ int64_t RowStart(int row, int cols) {
   return int64_t{row / kPanelRows} * kPanelRows * cols + row % kPanelRows;
 }
 
+// Where a group of a row's panel lies.
+int64_t GroupStart(DType type, int row, int cols, int group) {
+  return (int64_t{row / kPanelRows} * NumGroups(cols) + group) * GroupBytes(type);
+}
+
+// The byte of a column's code in its group, and how far up in it the code lies.
+struct CodePlace {
+  int byte;
+  int shift;
+};
+CodePlace PlaceOf(DType type, int row, int col) {
+  const int lane = row % kPanelRows * 4 + col % 4;
+  if (type == DType::kInt8) return {col / 4 * kPanelRows * 4 + lane, 0};
+  return {col % 16 / 4 * kPanelRows * 4 + lane, col / 16 * 4};
+}
+
+void UnpackGroupRow(const PackedMatrix& matrix, int row, int group, float* out, int count) {
+  const DType type = matrix.type;
+  const auto* from =
+      static_cast<const uint8_t*>(matrix.data) + GroupStart(type, row, matrix.cols, group);
+  const auto* scales = reinterpret_cast<const uint16_t*>(from + GroupCodeBytes(type));
+  const float scale = scalar::FromHalf(scales[row % kPanelRows]);
+  const float minimum =
+      type == DType::kInt4Min ? scalar::FromHalf(scales[kPanelRows + row % kPanelRows]) : 0.0f;
+  for (int k = 0; k < count; ++k) {
+    const CodePlace place = PlaceOf(type, row, k);
+    const int code = from[place.byte] >> place.shift & (type == DType::kInt8 ? 255 : 15);
+    const float value = scale * static_cast<float>(code - CodeZero(type));
+    out[k] = type == DType::kInt4Min ? value + minimum : value;
+  }
+}
+
 }  // namespace
 
 size_t PackedBytes(DType type, int64_t rows, int64_t cols) {
   const int64_t panels = (rows + kPanelRows - 1) / kPanelRows;
+  if (IsQuantized(type)) {
+    return static_cast<size_t>(panels * ((cols + kGroup - 1) / kGroup)) * GroupBytes(type);
+  }
   return static_cast<size_t>(panels * kPanelRows * cols) * SizeOf(type);
 }
 
@@ -33,7 +69,31 @@ void PackRows(const float* source, int first_row, int num_rows, int cols, DType 
   }
 }
 
+void PackGroups(const WeightGroup* source, int first_row, int num_rows, int cols, DType type,
+                void* data) {
+  const int groups = NumGroups(cols);
+  for (int row = first_row; row < first_row + num_rows; ++row) {
+    for (int g = 0; g < groups; ++g, ++source) {
+      auto* to = static_cast<uint8_t*>(data) + GroupStart(type, row, cols, g);
+      auto* scales = reinterpret_cast<uint16_t*>(to + GroupCodeBytes(type));
+      scales[row % kPanelRows] = source->scale;
+      if (type == DType::kInt4Min) scales[kPanelRows + row % kPanelRows] = source->minimum;
+      for (int k = 0; k < kGroup; ++k) {
+        const CodePlace place = PlaceOf(type, row, k);
+        to[place.byte] = static_cast<uint8_t>(to[place.byte] | source->codes[k] << place.shift);
+      }
+    }
+  }
+}
+
 void UnpackRow(const PackedMatrix& matrix, int row, float* out) {
+  if (IsQuantized(matrix.type)) {
+    for (int k = 0; k < matrix.cols; k += kGroup) {
+      const int left = matrix.cols - k;
+      UnpackGroupRow(matrix, row, k / kGroup, out + k, left < kGroup ? left : kGroup);
+    }
+    return;
+  }
   const int64_t start = RowStart(row, matrix.cols);
   if (matrix.type == DType::kF32) {
     const float* from = static_cast<const float*>(matrix.data) + start;

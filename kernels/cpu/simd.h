@@ -1,5 +1,6 @@
 // Sixteen float32 lanes, the unit in which every kernel is written, for the instruction set that
-// the including file names: it defines one of LIGER_ISA_SCALAR, LIGER_ISA_AVX2, LIGER_ISA_AVX512.
+// the including file names: it defines one of LIGER_ISA_SCALAR, LIGER_ISA_AVX2, LIGER_ISA_AVX512
+// and LIGER_ISA_AMX, which is AVX-512 with matrix tiles.
 //
 // Everything lies in a namespace of that instruction set, and uses no inline function or template
 // from outside it: the linker keeps one copy of such a function, and a copy compiled for AVX-512
@@ -13,7 +14,11 @@
 
 #include <cstdint>
 
-#if defined(LIGER_ISA_AVX512)
+#if defined(LIGER_ISA_AMX)
+#include <immintrin.h>
+#define LIGER_ISA amx
+#define LIGER_ISA_AVX512
+#elif defined(LIGER_ISA_AVX512)
 #include <immintrin.h>
 #define LIGER_ISA avx512
 #elif defined(LIGER_ISA_AVX2)
@@ -22,7 +27,7 @@
 #elif defined(LIGER_ISA_SCALAR)
 #define LIGER_ISA scalar
 #else
-#error "define LIGER_ISA_SCALAR, LIGER_ISA_AVX2 or LIGER_ISA_AVX512 before including simd.h"
+#error "define LIGER_ISA_SCALAR, LIGER_ISA_AVX2, LIGER_ISA_AVX512 or LIGER_ISA_AMX first"
 #endif
 
 namespace liger::cpu::LIGER_ISA {
@@ -47,6 +52,13 @@ inline uint16_t ToBf16(float x) {
 //   ZeroBelow(a, x, bound) = x < bound ? 0 : a
 //   Pow2(m) = 2^n for m = n + kRoundMagic, n an integer of [-126, 127]
 //   ReduceAdd, ReduceMax, Transpose16 (of 16 x 16 floats, strides in floats), Prefetch
+// and for quantized weights (Ints16: sixteen int32 lanes; Codes64: four unsigned bytes a lane):
+//   SetInts, ToFloat, LoadHalf (sixteen float16), LoadCodes (64 bytes)
+//   LowNibbles, HighNibbles of each byte
+//   Dot<kBits>(sum, codes, four): lane i of sum plus the products of its codes and four int8
+//   (kBits: the codes' largest size); less kByteOffset<kBits> from each code, where that is set
+//   LargestMagnitude of 32 floats: NaN where one is there
+//   StoreCodes: 32 floats times a factor, rounded to nearest even, as int8; returns their sum
 #if defined(LIGER_ISA_AVX512)
 #include "kernels/cpu/simd_avx512.h"
 #elif defined(LIGER_ISA_AVX2)

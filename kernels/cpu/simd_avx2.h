@@ -92,3 +92,80 @@ inline void Transpose16(const float* src, int64_t src_stride, float* dst, int64_
   }
 }
 inline void Prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1); }
+
+struct Ints16 {
+  __m256i lo, hi;
+};
+struct Codes64 {
+  __m256i lo, hi;
+};
+
+inline Ints16 SetInts(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
+inline Vec16 ToFloat(Ints16 a) { return {_mm256_cvtepi32_ps(a.lo), _mm256_cvtepi32_ps(a.hi)}; }
+inline Vec16 LoadHalf(const uint16_t* p) {
+  const auto* from = reinterpret_cast<const __m128i*>(p);
+  return {_mm256_cvtph_ps(_mm_loadu_si128(from)), _mm256_cvtph_ps(_mm_loadu_si128(from + 1))};
+}
+inline Codes64 LoadCodes(const uint8_t* p) {
+  const auto* from = reinterpret_cast<const __m256i*>(p);
+  return {_mm256_loadu_si256(from), _mm256_loadu_si256(from + 1)};
+}
+inline Codes64 LowNibbles(Codes64 a) {
+  const __m256i mask = _mm256_set1_epi8(0x0f);
+  return {_mm256_and_si256(a.lo, mask), _mm256_and_si256(a.hi, mask)};
+}
+inline Codes64 HighNibbles(Codes64 a) {
+  return LowNibbles({_mm256_srli_epi32(a.lo, 4), _mm256_srli_epi32(a.hi, 4)});
+}
+// Two products of unsigned bytes of 8 bits can leave int16: those are taken as code - 128, the sign
+// moved to the other factor.
+template <int kBits>
+inline constexpr int kByteOffset = kBits == 8 ? 128 : 0;
+template <int kBits>
+inline __m256i DotHalf(__m256i sum, __m256i codes, __m256i four) {
+  if constexpr (kBits == 8) {
+    const __m256i values = _mm256_xor_si256(codes, _mm256_set1_epi8(-128));
+    four = _mm256_sign_epi8(four, values);
+    codes = _mm256_abs_epi8(values);
+  }
+  const __m256i pairs = _mm256_maddubs_epi16(codes, four);
+  return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+template <int kBits>
+inline Ints16 Dot(Ints16 sum, Codes64 codes, const int8_t* four) {
+  int32_t packed;
+  __builtin_memcpy(&packed, four, sizeof(packed));
+  const __m256i x = _mm256_set1_epi32(packed);
+  return {DotHalf<kBits>(sum.lo, codes.lo, x), DotHalf<kBits>(sum.hi, codes.hi, x)};
+}
+inline float LargestMagnitude(const float* x) {
+  // As integers, the larger of two magnitudes is the larger one, and NaN the largest.
+  const __m256i mask = _mm256_set1_epi32(0x7fffffff);
+  const auto magnitude = [&](int i) {
+    return _mm256_and_si256(_mm256_castps_si256(_mm256_loadu_ps(x + 8 * i)), mask);
+  };
+  const __m256i m8 = _mm256_max_epi32(_mm256_max_epi32(magnitude(0), magnitude(1)),
+                                      _mm256_max_epi32(magnitude(2), magnitude(3)));
+  __m128i m = _mm_max_epi32(_mm256_castsi256_si128(m8), _mm256_extracti128_si256(m8, 1));
+  m = _mm_max_epi32(m, _mm_shuffle_epi32(m, 0x4e));
+  m = _mm_max_epi32(m, _mm_shuffle_epi32(m, 0xb1));
+  return __builtin_bit_cast(float, _mm_cvtsi128_si32(m));
+}
+inline int32_t StoreCodes(const float* x, float factor, int8_t* codes) {
+  const __m256 f = _mm256_set1_ps(factor);
+  const auto round = [&](int i) {
+    return _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 8 * i), f));
+  };
+  // Packing works in halves of a register: the last step puts the pieces in order.
+  const __m256i ab = _mm256_packs_epi32(round(0), round(1));
+  const __m256i cd = _mm256_packs_epi32(round(2), round(3));
+  const __m256i bytes = _mm256_permutevar8x32_epi32(_mm256_packs_epi16(ab, cd),
+                                                    _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(codes), bytes);
+  // Of the codes plus 128, which are unsigned.
+  const __m256i sums =
+      _mm256_sad_epu8(_mm256_xor_si256(bytes, _mm256_set1_epi8(-128)), _mm256_setzero_si256());
+  const __m128i two =
+      _mm_add_epi64(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
+  return _mm_cvtsi128_si32(two) + _mm_extract_epi32(two, 2) - 32 * 128;
+}

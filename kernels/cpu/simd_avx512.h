@@ -65,3 +65,49 @@ inline void Transpose16(const float* src, int64_t src_stride, float* dst, int64_
   }
 }
 inline void Prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1); }
+
+struct Ints16 {
+  __m512i v;
+};
+struct Codes64 {
+  __m512i v;
+};
+
+inline Ints16 SetInts(int32_t x) { return {_mm512_set1_epi32(x)}; }
+inline Vec16 ToFloat(Ints16 a) { return {_mm512_cvtepi32_ps(a.v)}; }
+inline Vec16 LoadHalf(const uint16_t* p) {
+  return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
+}
+inline Codes64 LoadCodes(const uint8_t* p) { return {_mm512_loadu_si512(p)}; }
+inline Codes64 LowNibbles(Codes64 a) { return {_mm512_and_si512(a.v, _mm512_set1_epi8(0x0f))}; }
+inline Codes64 HighNibbles(Codes64 a) {
+  return {_mm512_and_si512(_mm512_srli_epi32(a.v, 4), _mm512_set1_epi8(0x0f))};
+}
+template <int kBits>
+inline constexpr int kByteOffset = 0;
+template <int kBits>
+inline Ints16 Dot(Ints16 sum, Codes64 codes, const int8_t* four) {
+  int32_t packed;
+  __builtin_memcpy(&packed, four, sizeof(packed));
+  return {_mm512_dpbusd_epi32(sum.v, codes.v, _mm512_set1_epi32(packed))};
+}
+inline float LargestMagnitude(const float* x) {
+  // As integers, the larger of two magnitudes is the larger one, and NaN the largest.
+  const __m512i mask = _mm512_set1_epi32(0x7fffffff);
+  const __m512i a = _mm512_and_si512(_mm512_castps_si512(_mm512_loadu_ps(x)), mask);
+  const __m512i b = _mm512_and_si512(_mm512_castps_si512(_mm512_loadu_ps(x + 16)), mask);
+  return __builtin_bit_cast(float, _mm512_reduce_max_epi32(_mm512_max_epi32(a, b)));
+}
+inline int32_t StoreCodes(const float* x, float factor, int8_t* codes) {
+  const __m512 f = _mm512_set1_ps(factor);
+  const __m512i a = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x), f));
+  const __m512i b = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + 16), f));
+  const __m256i bytes = _mm256_set_m128i(_mm512_cvtsepi32_epi8(b), _mm512_cvtsepi32_epi8(a));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(codes), bytes);
+  // Of the codes plus 128, which are unsigned.
+  const __m256i sums =
+      _mm256_sad_epu8(_mm256_xor_si256(bytes, _mm256_set1_epi8(-128)), _mm256_setzero_si256());
+  const __m128i two =
+      _mm_add_epi64(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
+  return _mm_cvtsi128_si32(two) + _mm_extract_epi32(two, 2) - 32 * 128;
+}

@@ -79,3 +79,75 @@ inline void Transpose16(const float* src, int64_t src_stride, float* dst, int64_
   }
 }
 inline void Prefetch(const void*) {}
+
+struct Ints16 {
+  int32_t lane[16];
+};
+struct Codes64 {
+  uint8_t byte[64];
+};
+
+inline float FromHalf(uint16_t x) {
+  const uint32_t sign = uint32_t{x} << 16 & 0x80000000u;
+  const uint32_t magnitude = x & 0x7fffu;
+  // Exponent 31 (infinity, NaN) becomes 255, every other is biased by 127 instead of 15.
+  const uint32_t bias = magnitude >= 0x7c00u ? (255u - 31u) << 23 : (127u - 15u) << 23;
+  const uint32_t bits = magnitude < 0x400u
+                            ? __builtin_bit_cast(uint32_t, static_cast<float>(magnitude) * 0x1p-24f)
+                            : (magnitude << 13) + bias;
+  return __builtin_bit_cast(float, sign | bits);
+}
+
+inline Ints16 SetInts(int32_t x) {
+  Ints16 out;
+  for (int32_t& lane : out.lane) lane = x;
+  return out;
+}
+inline Vec16 ToFloat(const Ints16& a) {
+  return PerLane([&](int i) { return static_cast<float>(a.lane[i]); });
+}
+inline Vec16 LoadHalf(const uint16_t* p) {
+  return PerLane([&](int i) { return FromHalf(p[i]); });
+}
+inline Codes64 LoadCodes(const uint8_t* p) {
+  Codes64 out;
+  for (int i = 0; i < 64; ++i) out.byte[i] = p[i];
+  return out;
+}
+inline Codes64 LowNibbles(const Codes64& a) {
+  Codes64 out;
+  for (int i = 0; i < 64; ++i) out.byte[i] = a.byte[i] & 15;
+  return out;
+}
+inline Codes64 HighNibbles(const Codes64& a) {
+  Codes64 out;
+  for (int i = 0; i < 64; ++i) out.byte[i] = a.byte[i] >> 4;
+  return out;
+}
+template <int kBits>
+inline constexpr int kByteOffset = 0;
+template <int kBits>
+inline Ints16 Dot(Ints16 sum, const Codes64& codes, const int8_t* four) {
+  for (int i = 0; i < 64; ++i) sum.lane[i / 4] += codes.byte[i] * four[i % 4];
+  return sum;
+}
+inline float LargestMagnitude(const float* x) {
+  // As integers, the larger of two magnitudes is the larger one, and NaN the largest.
+  uint32_t largest = 0;
+  for (int i = 0; i < 32; ++i) {
+    const uint32_t magnitude = __builtin_bit_cast(uint32_t, x[i]) & 0x7fffffffu;
+    if (magnitude > largest) largest = magnitude;
+  }
+  return __builtin_bit_cast(float, largest);
+}
+inline int32_t StoreCodes(const float* x, float factor, int8_t* codes) {
+  int32_t sum = 0;
+  for (int i = 0; i < 32; ++i) {
+    const float scaled = x[i] * factor;
+    // NaN and what is too large become what the vector instructions make of them.
+    const bool fits = scaled > -128.5f && scaled < 127.5f;
+    codes[i] = fits ? static_cast<int8_t>(__builtin_nearbyintf(scaled)) : int8_t{-128};
+    sum += codes[i];
+  }
+  return sum;
+}

@@ -10,9 +10,10 @@
 namespace liger::cpu {
 
 inline std::vector<Isa> RunnableIsas() {
-  std::vector<Isa> isas = {Isa::kScalar};
-  if (BestIsa() >= Isa::kAvx2) isas.push_back(Isa::kAvx2);
-  if (BestIsa() >= Isa::kAvx512) isas.push_back(Isa::kAvx512);
+  std::vector<Isa> isas;
+  for (const Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvx512, Isa::kAmx}) {
+    if (isa <= BestIsa()) isas.push_back(isa);
+  }
   return isas;
 }
 

@@ -56,7 +56,10 @@ std::vector<float> RunLinear(Isa isa, const Weights& weights, const std::vector<
                             .weights = weights.matrix,
                             .y = y.data(),
                             .y_stride = outputs + 5};
-  for (int part = 0; part < parts; ++part) Kernels(isa).linear(params, part, parts);
+  const int panels = NumPanels(outputs);
+  for (int part = 0; part < parts; ++part) {
+    Kernels(isa).linear(params, panels * part / parts, panels * (part + 1) / parts);
+  }
   std::vector<float> out;
   for (int r = 0; r < rows; ++r) {
     const float* row = &y[size_t(r) * (outputs + 5)];
