@@ -1,7 +1,7 @@
 // Speed of the CPU kernels beside what the machine allows: one row and attention against the bytes
 // that they must read, many rows against multiply-adds. Shapes are SmolLM2-135M's.
 //
-//   kernels_bench [--threads=N] [--isa=scalar|avx2|avx512] [google-benchmark's flags]
+//   kernels_bench [--threads=N] [--isa=scalar|avx2|avx512|amx] [google-benchmark's flags]
 //
 // The machine's own rates are measured first. With one thread, times are processor times, so that
 // busy neighbours disturb them less.
@@ -127,7 +127,7 @@ double MeasureFlopRate() {
   auto& machine = TheMachine();
 #if defined(__x86_64__)
   if (machine.isa != Isa::kScalar) {
-    const bool wide = machine.isa == Isa::kAvx512;
+    const bool wide = machine.isa != Isa::kAvx2;
     const double flops = 2.0 * kPeakSteps * kPeakChains * (wide ? 16 : 8) * machine.pool->parts();
     return flops / BestSeconds(5, [&] {
              machine.pool->Run([&](int, int) { wide ? Avx512Peak() : Avx2Peak(); });
@@ -147,15 +147,15 @@ void Report(benchmark::State& state, const char* name, double amount, double mac
   }
 }
 
-// Arguments: rows, cols (K), outputs (N), bf16 or not. Weights are read from memory for one row,
-// as a whole model's are; for many rows they stay where they are.
+// Arguments: rows, cols (K), outputs (N), DType of the weights. Weights are read from memory for
+// one row, as a whole model's are; for many rows they stay where they are.
 void BM_Linear(benchmark::State& state) {
   auto& machine = TheMachine();
   const auto rows = static_cast<int>(state.range(0));
   const auto cols = static_cast<int>(state.range(1));
   const auto outputs = static_cast<int>(state.range(2));
-  const DType type = state.range(3) != 0 ? DType::kBf16 : DType::kF32;
-  const size_t bytes = PackedBytes(type, outputs, cols);
+  const auto type = static_cast<DType>(state.range(3));
+  const size_t bytes = PackedBytes(type, outputs, cols) / 64 * 64;
   const size_t copies = rows <= 16 ? kStreamBytes / bytes : 1;
   const std::vector<float> x(size_t(rows) * cols, 0.5f);
   std::vector<float> y(size_t(rows) * outputs);
@@ -165,6 +165,12 @@ void BM_Linear(benchmark::State& state) {
                       .weights = {.type = type, .rows = outputs, .cols = cols},
                       .y = y.data(),
                       .y_stride = outputs};
+  const auto quantized = *AlignedBuffer::Allocate(QuantizedRowsBytes(rows, cols));
+  params.quantized = QuantizedRowsAt(quantized.data(), rows, cols);
+  Kernels(machine.isa)
+      .quantize_rows(
+          {.x = x.data(), .x_stride = cols, .rows = rows, .cols = cols, .out = params.quantized}, 0,
+          1);
   size_t copy = 0;
   for (auto _ : state) {
     params.weights.data = machine.stream.data() + copy * bytes;
@@ -182,14 +188,16 @@ void BM_Linear(benchmark::State& state) {
 }
 
 void LinearShapes(benchmark::internal::Benchmark* bench) {
-  bench->ArgNames({"rows", "K", "N", "bf16"});
-  for (int rows : {1, 4, 16, 37, 512}) {
-    for (const auto& [k, n] : {std::pair{576, 960}, {576, 576}, {576, 3072}, {1536, 576}}) {
-      bench->Args({rows, k, n, 0});
+  bench->ArgNames({"rows", "K", "N", "type"});
+  for (const DType type :
+       {DType::kF32, DType::kBf16, DType::kInt8, DType::kInt4, DType::kInt4Min}) {
+    for (int rows : {1, 4, 16, 37, 512}) {
+      for (const auto& [k, n] : {std::pair{576, 960}, {576, 576}, {576, 3072}, {1536, 576}}) {
+        bench->Args({rows, k, n, static_cast<int>(type)});
+      }
     }
+    for (int rows : {1, 16}) bench->Args({rows, 576, 49152, static_cast<int>(type)});
   }
-  for (int rows : {1, 16}) bench->Args({rows, 576, 49152, 0});
-  for (int rows : {1, 16, 512}) bench->Args({rows, 576, 3072, 1});
 }
 
 // Attention of `sequences` sequences, `tokens` tokens each, all states full; every iteration is
@@ -271,6 +279,24 @@ void BM_Attention(benchmark::State& state) {
               Counter::kIsRate | Counter::kInvert);
 }
 
+// Arguments: rows, cols.
+void BM_QuantizeRows(benchmark::State& state) {
+  auto& machine = TheMachine();
+  const auto rows = static_cast<int>(state.range(0));
+  const auto cols = static_cast<int>(state.range(1));
+  const std::vector<float> x(size_t(rows) * cols, 0.5f);
+  const auto quantized = *AlignedBuffer::Allocate(QuantizedRowsBytes(rows, cols));
+  const QuantizeParams params{.x = x.data(),
+                              .x_stride = cols,
+                              .rows = rows,
+                              .cols = cols,
+                              .out = QuantizedRowsAt(quantized.data(), rows, cols)};
+  for (auto _ : state) {
+    machine.pool->Run(
+        [&](int part, int parts) { Kernels(machine.isa).quantize_rows(params, part, parts); });
+  }
+}
+
 void AttentionShapes(benchmark::internal::Benchmark* bench) {
   bench->ArgNames({"gate", "sequences", "tokens", "bf16"});
   for (int gate : {0, 1, 2}) {
@@ -320,7 +346,7 @@ void Main(int argc, char** argv) {
       threads = std::clamp(std::atoi(argv[i] + 10), 1, 1024);
     } else if (arg.starts_with("--isa=")) {
       bool known = false;
-      for (Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvx512}) {
+      for (Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvx512, Isa::kAmx}) {
         if (arg.substr(6) != IsaName(isa) || isa > BestIsa()) continue;
         machine.isa = isa;
         known = true;
@@ -346,6 +372,9 @@ void Main(int argc, char** argv) {
   for (auto* bench :
        {benchmark::RegisterBenchmark("Linear", BM_Linear)->Apply(LinearShapes),
         benchmark::RegisterBenchmark("Attention", BM_Attention)->Apply(AttentionShapes),
+        benchmark::RegisterBenchmark("QuantizeRows", BM_QuantizeRows)
+            ->Args({512, 576})
+            ->Args({16, 576}),
         benchmark::RegisterBenchmark("RowOps", BM_RowOps)
             ->ArgName("rows")
             ->Arg(1)

@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/status_macros.h"
+#include "engine/weight_groups.h"
 
 namespace liger {
 namespace {
@@ -24,52 +25,46 @@ std::pair<int, int> Share(int count, int part, int parts) {
 }  // namespace
 
 CpuBackend::CpuBackend(cpu::Isa isa, cpu::DType weight_type, int threads)
-    : isa_(isa), weight_type_(weight_type), kernels_(cpu::Kernels(isa)), pool_(threads) {}
+    : isa_(isa),
+      weight_type_(weight_type),
+      row_type_(weight_type == cpu::DType::kF32 ? cpu::DType::kF32 : cpu::DType::kBf16),
+      kernels_(cpu::Kernels(isa)),
+      pool_(threads) {}
 
 std::string CpuBackend::device() const {
   return absl::StrCat(cpu::IsaName(isa_), ", ", pool_.threads(),
                       pool_.threads() == 1 ? " thread" : " threads");
 }
 
-std::string CpuBackend::dtype() const { return weight_type_ == cpu::DType::kF32 ? "f32" : "bf16"; }
+std::string CpuBackend::dtype() const {
+  switch (weight_type_) {
+    case cpu::DType::kF32:
+      return "f32";
+    case cpu::DType::kBf16:
+      return "bf16";
+    case cpu::DType::kInt8:
+      return "int8";
+    case cpu::DType::kInt4:
+    case cpu::DType::kInt4Min:
+      break;
+  }
+  return "int4";
+}
+
+std::string CpuBackend::row_dtype() const { return row_type_ == cpu::DType::kF32 ? "f32" : "bf16"; }
 
 // ---- Loading ------------------------------------------------------------------------------------
 
 absl::StatusOr<Matrix> CpuBackend::LoadMatrix(const Checkpoint& checkpoint,
                                               absl::Span<const TensorInfo* const> stacked) {
-  const int cols = static_cast<int>(stacked.front()->shape[1]);
-  int rows = 0;
-  for (const TensorInfo* tensor : stacked) rows += static_cast<int>(tensor->shape[0]);
-
-  const size_t bytes = cpu::PackedBytes(weight_type_, rows, cols);
-  LIGER_ASSIGN_OR_RETURN(AlignedBuffer buffer, AlignedBuffer::Allocate(bytes));
-  const int panels = (rows + cpu::kPanelRows - 1) / cpu::kPanelRows;
-  pool_.Run([&](int part, int parts) {
-    std::vector<float> source(size_t{cpu::kPanelRows} * cols);
-    const auto [begin, end] = Share(panels, part, parts);
-    for (int panel = begin; panel < end; ++panel) {
-      const int first = panel * cpu::kPanelRows;
-      const int last = std::min(first + cpu::kPanelRows, rows);
-      int tensor_first = 0;  // row of the stack where the tensor begins
-      for (const TensorInfo* tensor : stacked) {
-        const int tensor_last = tensor_first + static_cast<int>(tensor->shape[0]);
-        const int from = std::max(first, tensor_first);
-        const int to = std::min(last, tensor_last);
-        if (from < to) {
-          checkpoint.ReadRows(*tensor, from - tensor_first,
-                              absl::MakeSpan(source.data() + int64_t{from - first} * cols,
-                                             size_t{1} * (to - from) * cols));
-        }
-        tensor_first = tensor_last;
-      }
-      cpu::PackRows(source.data(), first, last - first, cols, weight_type_, buffer.data());
-    }
-  });
-
-  weight_bytes_ += static_cast<int64_t>(bytes);
-  const cpu::PackedMatrix packed{buffer.data(), weight_type_, rows, cols};
-  matrices_.push_back({std::move(buffer), packed});
-  return Matrix{static_cast<int>(matrices_.size()) - 1, rows, cols};
+  LIGER_ASSIGN_OR_RETURN(CpuMatrix matrix, PackMatrix(checkpoint, stacked, weight_type_, &pool_));
+  const cpu::PackedMatrix& packed = matrix.weights.matrix;
+  const Matrix handle{static_cast<int>(matrices_.size()), packed.rows, packed.cols};
+  weight_bytes_ += matrix.bytes();
+  max_cols_ = std::max(max_cols_, packed.cols);
+  max_inner_ = std::max(max_inner_, matrix.inner);
+  matrices_.push_back(std::move(matrix));
+  return handle;
 }
 
 absl::StatusOr<Vector> CpuBackend::LoadVector(const Checkpoint& checkpoint,
@@ -88,6 +83,7 @@ absl::StatusOr<Vector> CpuBackend::LoadVector(const Checkpoint& checkpoint,
 absl::StatusOr<Activations> CpuBackend::Allocate(int rows, int cols) {
   LIGER_ASSIGN_OR_RETURN(AlignedBuffer buffer,
                          AlignedBuffer::Allocate(sizeof(float) * rows * cols));
+  max_rows_ = std::max(max_rows_, rows);
   activations_.push_back(std::move(buffer));
   return Activations{activations_.back().data(), rows, cols};
 }
@@ -100,7 +96,7 @@ absl::Status CpuBackend::AllocateStates(const ModelConfig& config, int max_slots
             .window = config.window,
             .gate_normalizer = config.gate_normalizer,
             .mix = config.mix,
-            .row_type = weight_type_};
+            .row_type = row_type_};
   rms_norm_eps_ = config.rms_norm_eps;
   num_layers_ = config.num_layers;
   hidden_size_ = config.hidden_size;
@@ -113,6 +109,14 @@ absl::Status CpuBackend::AllocateStates(const ModelConfig& config, int max_slots
   LIGER_ASSIGN_OR_RETURN(
       attention_scratch_,
       AlignedBuffer::Allocate(cpu::AttentionScratchBytes(shape_) * pool_.parts()));
+
+  if (cpu::IsQuantized(weight_type_)) {
+    LIGER_ASSIGN_OR_RETURN(quantized_rows_,
+                           AlignedBuffer::Allocate(cpu::QuantizedRowsBytes(max_rows_, max_cols_)));
+    LIGER_ASSIGN_OR_RETURN(inner_, AlignedBuffer::Allocate(sizeof(float) * max_rows_ * max_inner_));
+    LIGER_ASSIGN_OR_RETURN(quantized_inner_,
+                           AlignedBuffer::Allocate(cpu::QuantizedRowsBytes(max_rows_, max_inner_)));
+  }
 
   const std::vector<float> frequencies = RopeInverseFrequencies(config);
   for (int offset = 0; offset < config.window + 2 * kFoldBlock; ++offset) {
@@ -166,7 +170,7 @@ absl::Status CpuBackend::RunStep(const StepPlan& plan, absl::FunctionRef<void()>
 }
 
 void CpuBackend::Embed(const Matrix& embedding, Activations x) {
-  const cpu::PackedMatrix& table = matrices_[embedding.id].matrix;
+  const cpu::PackedMatrix& table = matrices_[embedding.id].weights.matrix;
   for (int row = 0; row < x.rows; ++row) cpu::UnpackRow(table, plan_->tokens[row], Row(x, row));
 }
 
@@ -187,13 +191,91 @@ void CpuBackend::AddRmsNorm(Activations x, Activations delta, const Vector& weig
 }
 
 void CpuBackend::Linear(const Matrix& weights, Activations x, Activations y) {
-  const cpu::LinearParams params{.x = Data(x),
-                                 .x_stride = x.cols,
-                                 .rows = x.rows,
-                                 .weights = matrices_[weights.id].matrix,
-                                 .y = Data(y),
-                                 .y_stride = y.cols};
-  pool_.Run([&](int part, int parts) { kernels_.linear(params, part, parts); });
+  const CpuMatrix& matrix = matrices_[weights.id];
+  const cpu::PackedMatrix& packed = matrix.weights.matrix;
+  cpu::LinearParams params{.x = Data(x),
+                           .x_stride = x.cols,
+                           .rows = x.rows,
+                           .weights = packed,
+                           .y = Data(y),
+                           .y_stride = y.cols};
+  if (cpu::IsQuantized(packed.type)) {
+    params.quantized = cpu::QuantizedRowsAt(quantized_rows_.data(), max_rows_, x.cols, planes());
+    PrepareRows(matrix, params);
+  }
+  pool_.Run([&](int part, int parts) {
+    const auto [first, last] = Share(cpu::NumPanels(packed.rows), part, parts);
+    kernels_.linear(params, first, last);
+    for (const CpuUpdate& update : matrix.updates) AddUpdate(matrix, update, params, first, last);
+  });
+}
+
+void CpuBackend::PrepareRows(const CpuMatrix& matrix, const cpu::LinearParams& params) {
+  const cpu::QuantizedRows inner = InnerRows(matrix);
+  auto* const products = reinterpret_cast<float*>(inner_.data());
+  // Tiles take 16 rows at a time. Each part does all that its rows need.
+  constexpr int kTile = 16;
+  const int tiles = (params.rows + kTile - 1) / kTile;
+  const auto prepare = [&](int part, int parts) {
+    const auto [first_tile, last_tile] = Share(tiles, part, parts);
+    const int first = first_tile * kTile;
+    const int count = std::min(last_tile * kTile, params.rows) - first;
+    if (count <= 0) return;
+    const cpu::QuantizedRows x = cpu::RowsFrom(params.quantized, first);
+    kernels_.quantize_rows({.x = params.x + first * params.x_stride,
+                            .x_stride = params.x_stride,
+                            .rows = count,
+                            .cols = params.weights.cols,
+                            .out = x},
+                           0, 1);
+    if (matrix.updates.empty()) return;
+    float* const rows = products + int64_t{first} * matrix.inner;
+    for (const CpuUpdate& update : matrix.updates) {
+      const cpu::PackedMatrix& a = update.a.matrix;
+      kernels_.linear({.quantized = x,
+                       .rows = count,
+                       .weights = a,
+                       .y = rows + update.first_inner,
+                       .y_stride = matrix.inner},
+                      0, cpu::NumPanels(a.rows));
+      // Up to the next whole group.
+      const int end = cpu::NumGroups(a.rows) * cpu::kGroup;
+      for (int r = 0; r < count; ++r) {
+        float* const row = rows + int64_t{r} * matrix.inner + update.first_inner;
+        std::fill(row + a.rows, row + end, 0.0f);
+      }
+    }
+    kernels_.quantize_rows({.x = rows,
+                            .x_stride = matrix.inner,
+                            .rows = count,
+                            .cols = matrix.inner,
+                            .out = cpu::RowsFrom(inner, first)},
+                           0, 1);
+  };
+  if (tiles == 1) {
+    prepare(0, 1);
+  } else {
+    pool_.Run(prepare);
+  }
+}
+
+void CpuBackend::AddUpdate(const CpuMatrix& matrix, const CpuUpdate& update,
+                           const cpu::LinearParams& params, int first_panel, int last_panel) {
+  const cpu::PackedMatrix& b = update.b.matrix;
+  const int start = update.first_row / cpu::kPanelRows;
+  const int first = std::max(first_panel, start);
+  const int last = std::min(last_panel, start + cpu::NumPanels(b.rows));
+  if (first >= last) return;
+  cpu::LinearParams added = params;
+  added.quantized = cpu::GroupsFrom(InnerRows(matrix), update.first_inner / cpu::kGroup);
+  added.weights = b;
+  added.y = params.y + update.first_row;
+  added.accumulate = true;
+  kernels_.linear(added, first - start, last - start);
+}
+
+cpu::QuantizedRows CpuBackend::InnerRows(const CpuMatrix& matrix) const {
+  return cpu::QuantizedRowsAt(quantized_inner_.data(), max_rows_, matrix.inner);
 }
 
 void CpuBackend::Attention(int layer, const AttentionWeights& weights, Activations qkv,
@@ -264,7 +346,8 @@ namespace {
 
 absl::StatusOr<cpu::Isa> ParseIsa(const std::string& name) {
   if (name == "auto") return cpu::BestIsa();
-  for (const cpu::Isa isa : {cpu::Isa::kScalar, cpu::Isa::kAvx2, cpu::Isa::kAvx512}) {
+  for (const cpu::Isa isa :
+       {cpu::Isa::kScalar, cpu::Isa::kAvx2, cpu::Isa::kAvx512, cpu::Isa::kAmx}) {
     if (name != cpu::IsaName(isa)) continue;
     if (isa > cpu::BestIsa()) {
       return absl::InvalidArgumentError(absl::StrCat("isa ", name,
@@ -274,23 +357,34 @@ absl::StatusOr<cpu::Isa> ParseIsa(const std::string& name) {
     return isa;
   }
   return absl::InvalidArgumentError(
-      absl::StrCat("isa \"", name, "\" is unknown: auto, scalar, avx2 or avx512"));
+      absl::StrCat("isa \"", name, "\" is unknown: auto, scalar, avx2, avx512 or amx"));
+}
+
+// Whether the layers' matrices are stored in 4 bits: their first tells.
+bool StoredInFourBits(const Checkpoint& checkpoint) {
+  const TensorInfo* tensor = checkpoint.Find("model.layers.0.mlp.gate_proj.weight");
+  return tensor != nullptr && HoldsBlocksOf(cpu::DType::kInt4Min, checkpoint.StoredType(*tensor));
+}
+
+absl::StatusOr<cpu::DType> ParseDType(const std::string& name, const Checkpoint& checkpoint) {
+  if (name == "f32") return cpu::DType::kF32;
+  if (name == "bf16") return cpu::DType::kBf16;
+  if (name == "int8") return cpu::DType::kInt8;
+  if (name == "int4") return cpu::DType::kInt4;
+  if (name == "auto") {
+    return StoredInFourBits(checkpoint) ? cpu::DType::kInt4 : cpu::DType::kInt8;
+  }
+  return absl::InvalidArgumentError(absl::StrCat("dtype \"", name,
+                                                 "\" is not served by the CPU backend: auto, "
+                                                 "f32, bf16, int8 or int4"));
 }
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Backend>> CreateCpuBackend(const BackendOptions& options) {
+absl::StatusOr<std::unique_ptr<Backend>> CreateCpuBackend(const Checkpoint& checkpoint,
+                                                          const BackendOptions& options) {
   LIGER_ASSIGN_OR_RETURN(const cpu::Isa isa, ParseIsa(options.isa));
-  cpu::DType type;
-  if (options.dtype == "f32") {
-    type = cpu::DType::kF32;
-  } else if (options.dtype == "bf16" || options.dtype == "auto") {
-    type = cpu::DType::kBf16;
-  } else {
-    return absl::InvalidArgumentError(absl::StrCat("dtype \"", options.dtype,
-                                                   "\" is not served by the CPU backend: auto, "
-                                                   "f32 or bf16"));
-  }
+  LIGER_ASSIGN_OR_RETURN(const cpu::DType type, ParseDType(options.dtype, checkpoint));
   const int cores = static_cast<int>(std::thread::hardware_concurrency());
   const int threads = options.threads > 0 ? options.threads : std::max(1, cores);
   constexpr int kMaxThreads = 256;

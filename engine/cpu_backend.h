@@ -9,6 +9,7 @@
 
 #include "engine/aligned_buffer.h"
 #include "engine/backend.h"
+#include "engine/cpu_matrix.h"
 #include "engine/thread_pool.h"
 #include "kernels/cpu/kernels.h"
 
@@ -21,7 +22,7 @@ class CpuBackend : public Backend {
   std::string name() const override { return "cpu"; }
   std::string device() const override;
   std::string dtype() const override;
-  std::string row_dtype() const override { return dtype(); }
+  std::string row_dtype() const override;
   int64_t weight_bytes() const override { return weight_bytes_; }
   int64_t state_bytes() const override { return static_cast<int64_t>(state_bytes_); }
 
@@ -55,23 +56,39 @@ class CpuBackend : public Backend {
   std::byte* Slot(SlotId slot) const { return states_.data() + slot * slot_bytes_; }
 
  private:
-  struct PackedWeights {
-    AlignedBuffer buffer;
-    cpu::PackedMatrix matrix;
-  };
+  // Quantizes the rows of a product, and multiplies them with the first factors of the matrix's
+  // updates.
+  void PrepareRows(const CpuMatrix& matrix, const cpu::LinearParams& params);
+  // Adds an update to its outputs among those of panels first_panel .. last_panel.
+  void AddUpdate(const CpuMatrix& matrix, const CpuUpdate& update, const cpu::LinearParams& params,
+                 int first_panel, int last_panel);
+  cpu::QuantizedRows InnerRows(const CpuMatrix& matrix) const;
 
+  // Eight bits are the choice for quality: activations then have sixteen.
+  cpu::CodePlanes planes() const {
+    return weight_type_ == cpu::DType::kInt8 ? cpu::CodePlanes::kTwo : cpu::CodePlanes::kOne;
+  }
   const float* DataOf(const Vector& vector) const;
   float* LastHidden(SlotId slot) const;
 
   const cpu::Isa isa_;
   const cpu::DType weight_type_;
+  const cpu::DType row_type_;
   const cpu::KernelTable& kernels_;
   ThreadPool pool_;
 
-  std::vector<PackedWeights> matrices_;
+  std::vector<CpuMatrix> matrices_;
   std::vector<std::vector<float>> vectors_;
   std::vector<AlignedBuffer> activations_;
   int64_t weight_bytes_ = 0;
+  int max_rows_ = 0;   // of activations
+  int max_cols_ = 0;   // of matrices
+  int max_inner_ = 0;  // of matrices' updates
+
+  // Of the product that runs: its rows, A x of its updates, and the same quantized.
+  AlignedBuffer quantized_rows_;
+  AlignedBuffer inner_;
+  AlignedBuffer quantized_inner_;
 
   // A slot is [recurrence of each layer | rows of each layer | last hidden vector].
   cpu::AttentionShape shape_;

@@ -102,10 +102,11 @@ absl::Status CheckRange(absl::string_view field, int64_t value, int64_t low, int
       absl::StrCat(field, " is ", value, "; it must be in [", low, ", ", high, "]"));
 }
 
-absl::StatusOr<std::unique_ptr<Backend>> CreateBackend(const EngineOptions& options) {
+absl::StatusOr<std::unique_ptr<Backend>> CreateBackend(const Checkpoint& checkpoint,
+                                                       const EngineOptions& options) {
   if (options.backend == "auto" || options.backend == "cpu") {
     return CreateCpuBackend(
-        {.dtype = options.dtype, .threads = options.threads, .isa = options.isa});
+        checkpoint, {.dtype = options.dtype, .threads = options.threads, .isa = options.isa});
   }
   if (options.backend == "cuda") {
     return absl::InvalidArgumentError("backend cuda is not built into this program");
@@ -118,7 +119,7 @@ absl::StatusOr<std::unique_ptr<Backend>> CreateBackend(const EngineOptions& opti
 
 absl::StatusOr<std::unique_ptr<Engine>> CreateEngine(const Checkpoint& checkpoint,
                                                      const EngineOptions& options) {
-  LIGER_ASSIGN_OR_RETURN(std::unique_ptr<Backend> backend, CreateBackend(options));
+  LIGER_ASSIGN_OR_RETURN(std::unique_ptr<Backend> backend, CreateBackend(checkpoint, options));
   return CreateEngine(checkpoint, options, std::move(backend));
 }
 

@@ -64,11 +64,11 @@ struct StepOutput {
 
 struct EngineOptions {
   std::string backend = "auto";  // auto, cpu or cuda
-  std::string dtype = "auto";    // of the weights: auto, f32 or bf16
+  std::string dtype = "auto";    // of the weights: auto, f32, bf16, int8 or int4
   int max_slots = 32;
   int step_token_budget = 512;  // most tokens that one step absorbs
   int threads = 0;              // of the CPU backend; 0: one for each core
-  std::string isa = "auto";     // CPU instruction set: auto, scalar, avx2 or avx512
+  std::string isa = "auto";     // CPU instruction set: auto, scalar, avx2, avx512 or amx
   // Told after each layer how many are loaded; may be empty.
   std::function<void(int layers)> load_progress;
 };

@@ -127,10 +127,11 @@ void AddModelFlags(CLI::App& app, ServerConfig& config) {
       ->type_name("")
       ->check(Seed());
   Add(app, "backend", config.engine.backend, "What computes")->check(backends);
-  Add(app, "dtype", config.engine.dtype, "Type of the weights in memory")
-      ->check(OneOf({"auto", "f32", "bf16"}, {"int8", "int4"}));
+  Add(app, "dtype", config.engine.dtype,
+      "Type of the weights in memory; auto: int4 where the model is stored in 4 bits, else int8")
+      ->check(OneOf({"auto", "f32", "bf16", "int8", "int4"}));
   Add(app, "isa", config.engine.isa, "CPU instruction set; auto: the best there is")
-      ->check(OneOf({"auto", "scalar", "avx2", "avx512"}));
+      ->check(OneOf({"auto", "scalar", "avx2", "avx512", "amx"}));
   Add(app, "threads", config.engine.threads, "CPU threads that compute; 0: one for each core")
       ->check(InRange(0, 1024));
 }

@@ -106,6 +106,17 @@ class AdaptedCheckpoint final : public Checkpoint {
   }
 
   absl::Status status() const override { return base_->status(); }
+
+  DataType StoredType(const TensorInfo& tensor) const override { return base_->StoredType(tensor); }
+  void ReadStored(const TensorInfo& tensor, int64_t first_row, int64_t num_rows,
+                  std::byte* out) const override {
+    base_->ReadStored(tensor, first_row, num_rows, out);
+  }
+  const LoraUpdate* Update(const TensorInfo& tensor) const override {
+    const auto found = updates_.find(&tensor);
+    return found == updates_.end() ? nullptr : found->second;
+  }
+
   void ReleasePages() const override { base_->ReleasePages(); }
 
   std::string identity() const override {

@@ -4,8 +4,10 @@
 #include <bit>
 #include <cstdint>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "engine/weights/dequantize.h"
 
 namespace liger {
 namespace {
@@ -33,6 +35,20 @@ class CheckedCheckpoint final : public Checkpoint {
   void ReadRows(const TensorInfo& tensor, int64_t first_row, absl::Span<float> out) const override {
     base_->ReadRows(tensor, first_row, out);
     if (!AllFinite(out)) damaged_.store(&tensor, std::memory_order_relaxed);
+  }
+
+  DataType StoredType(const TensorInfo& tensor) const override { return base_->StoredType(tensor); }
+
+  void ReadStored(const TensorInfo& tensor, int64_t first_row, int64_t num_rows,
+                  std::byte* out) const override {
+    base_->ReadStored(tensor, first_row, num_rows, out);
+    std::vector<float> values(num_rows * tensor.row_size());
+    Dequantize(StoredType(tensor), out, absl::MakeSpan(values));
+    if (!AllFinite(values)) damaged_.store(&tensor, std::memory_order_relaxed);
+  }
+
+  const LoraUpdate* Update(const TensorInfo& tensor) const override {
+    return base_->Update(tensor);
   }
 
   absl::Status status() const override {

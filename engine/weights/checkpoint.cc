@@ -1,9 +1,11 @@
 #include "engine/weights/checkpoint.h"
 
 #include <algorithm>
+#include <cstring>
 #include <filesystem>
 #include <system_error>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "engine/weights/adapted_checkpoint.h"
@@ -51,6 +53,13 @@ void CheckpointSource::Count(DataType type, int64_t tensor_bytes) {
   if (found == types.end()) found = types.insert(types.end(), Tensors{.type = type});
   ++found->tensors;
   found->bytes += tensor_bytes;
+}
+
+void Checkpoint::ReadStored(const TensorInfo& tensor, int64_t first_row, int64_t num_rows,
+                            std::byte* out) const {
+  std::vector<float> rows(num_rows * tensor.row_size());
+  ReadRows(tensor, first_row, absl::MakeSpan(rows));
+  std::memcpy(out, rows.data(), rows.size() * sizeof(float));
 }
 
 absl::StatusOr<std::unique_ptr<Checkpoint>> OpenCheckpoint(const CheckpointOptions& options) {

@@ -3,6 +3,7 @@
 #ifndef LIGER_ENGINE_WEIGHTS_CHECKPOINT_H_
 #define LIGER_ENGINE_WEIGHTS_CHECKPOINT_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -17,6 +18,8 @@
 #include "engine/weights/data_type.h"
 
 namespace liger {
+
+struct LoraUpdate;
 
 struct TensorInfo {
   std::string name;            // "model.layers.0.self_attn.q_proj.weight"
@@ -70,6 +73,16 @@ class Checkpoint {
   virtual absl::Status status() const { return absl::OkStatus(); }
 
   virtual CheckpointSource source() const = 0;
+
+  // For backends that keep the numbers of a file as they are. How a tensor is stored: kF32 where
+  // only ReadRows can tell.
+  virtual DataType StoredType(const TensorInfo& /*tensor*/) const { return DataType::kF32; }
+  // Writes rows of a matrix as they are stored, StoredBytes(StoredType(), row_size()) each, without
+  // what an adapter adds.
+  virtual void ReadStored(const TensorInfo& tensor, int64_t first_row, int64_t num_rows,
+                          std::byte* out) const;
+  // What an adapter adds to a tensor in ReadRows; nullptr: nothing.
+  virtual const LoraUpdate* Update(const TensorInfo& /*tensor*/) const { return nullptr; }
 
   // Tells the kernel that the source pages are no longer needed (after the weights were packed).
   virtual void ReleasePages() const {}

@@ -1,6 +1,7 @@
 #include "engine/weights/gguf_checkpoint.h"
 
 #include <algorithm>
+#include <cstring>
 #include <limits>
 #include <utility>
 
@@ -271,6 +272,21 @@ class GgufCheckpoint final : public Checkpoint {
   }
 
   absl::Status status() const override { return gguf_.status(); }
+
+  DataType StoredType(const TensorInfo& info) const override {
+    return tensors_.find(info.name)->second.source->type;
+  }
+
+  void ReadStored(const TensorInfo& info, int64_t first_row, int64_t num_rows,
+                  std::byte* out) const override {
+    const Tensor& tensor = tensors_.find(info.name)->second;
+    const int64_t row_bytes = StoredBytes(tensor.source->type, info.row_size());
+    for (int64_t row = first_row; row < first_row + num_rows; ++row, out += row_bytes) {
+      const int64_t stored = tensor.interleaved ? StoredRow(row) : row;
+      std::memcpy(out, tensor.source->data.data() + stored * row_bytes, row_bytes);
+    }
+  }
+
   void ReleasePages() const override { gguf_.ReleasePages(); }
   std::string identity() const override { return identity_; }
 

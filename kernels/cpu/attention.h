@@ -38,6 +38,16 @@ class HeadAttention {
             size_t{2} * kv_head * params.shape.ring_rows() * dim_;
   }
 
+  // Has the state on its way to the cache while something else is computed.
+  void PrefetchState() const {
+    const auto prefetch = [](const void* data, size_t bytes) {
+      for (size_t i = 0; i < bytes; i += 64) Prefetch(static_cast<const char*>(data) + i);
+    };
+    const size_t matrix = size_t(dim_) * dim_;
+    prefetch(stored_recurrence_, p_.shape.matrices_per_head() * matrix * sizeof(float));
+    prefetch(ring_, size_t{2} * p_.shape.ring_rows() * dim_ * sizeof(Row));
+  }
+
   void Run() {
     int64_t folded = span_.folded;
     const int64_t end = span_.position + span_.num_rows;
@@ -224,26 +234,54 @@ class HeadAttention {
   Row* ring_;
 };
 
-inline void Attention(const AttentionParams& p, int part, int parts) {
+// A key/value head of a sequence. Parts take the units whose middle falls into their share of the
+// estimated cost.
+struct Unit {
+  int span = 0;
+  int head = 0;
+  int64_t before = 0;  // cost of all units before this
+  int64_t cost = 0;
+};
+
+template <typename Row>
+inline void AttentionOf(const AttentionParams& p, int part, int parts) {
   const AttentionScratch scratch(p.shape, p.scratch + part * AttentionScratchBytes(p.shape));
-  // Units of work are (sequence, key/value head) in order; a part takes those whose middle falls
-  // into its share of the estimated cost. A step of one token costs about as much as four more.
+  // A step of one token costs about as much as four more.
   constexpr int64_t kStartCost = 4;
   int64_t total = 0;
   for (int i = 0; i < p.num_spans; ++i) {
     total += (p.spans[i].num_rows + kStartCost) * p.shape.num_kv_heads;
   }
-  int64_t before = 0;
-  for (int i = 0; i < p.num_spans; ++i) {
-    const int64_t cost = p.spans[i].num_rows + kStartCost;
-    for (int head = 0; head < p.shape.num_kv_heads; ++head, before += cost) {
-      if ((before + cost / 2) * parts / total != part) continue;
-      if (p.shape.row_type == DType::kF32) {
-        HeadAttention<float>(p, scratch, p.spans[i], head).Run();
-      } else {
-        HeadAttention<uint16_t>(p, scratch, p.spans[i], head).Run();
+  Unit unit{.cost = p.num_spans > 0 ? p.spans[0].num_rows + kStartCost : 0};
+  const auto is_ours = [&](const Unit& u) {
+    return (u.before + u.cost / 2) * parts / total == part;
+  };
+  const auto next = [&](Unit u) {
+    do {
+      u.before += u.cost;
+      if (++u.head == p.shape.num_kv_heads) {
+        u.head = 0;
+        if (++u.span < p.num_spans) u.cost = p.spans[u.span].num_rows + kStartCost;
       }
+    } while (u.span < p.num_spans && !is_ours(u));
+    return u;
+  };
+  if (unit.span < p.num_spans && !is_ours(unit)) unit = next(unit);
+  while (unit.span < p.num_spans) {
+    const Unit following = next(unit);
+    if (following.span < p.num_spans) {
+      HeadAttention<Row>(p, scratch, p.spans[following.span], following.head).PrefetchState();
     }
+    HeadAttention<Row>(p, scratch, p.spans[unit.span], unit.head).Run();
+    unit = following;
+  }
+}
+
+inline void Attention(const AttentionParams& p, int part, int parts) {
+  if (p.shape.row_type == DType::kF32) {
+    AttentionOf<float>(p, part, parts);
+  } else {
+    AttentionOf<uint16_t>(p, part, parts);
   }
 }
 

@@ -76,20 +76,31 @@ void PackGroups(const WeightGroup* source, int first_row, int num_rows, int cols
 // One row of a packed matrix as float32 [cols].
 void UnpackRow(const PackedMatrix& matrix, int row, float* out);
 
-// Activations for quantized weights: in each group of kGroup along a row, x ~ scale * code with
-// scale = max |x| / 127 and codes rounded to nearest even. Rows do not depend on each other. A
-// group that holds NaN or infinity has such a scale.
+// Activations for quantized weights. Rows do not depend on each other; in each group of kGroup
+// along a row, with codes rounded to nearest even,
+//   x ~ scale * code                             scale = max |x| / 127, or
+//   x ~ scale * (kLowSteps * code + low_code)    scale = max |x| / (127 kLowSteps + 126), where
+//                                                low_codes is set: for kInt8 alone
+// A group that holds NaN or infinity has such a scale.
+inline constexpr int kLowSteps = 254;
 struct QuantizedRows {
   int8_t* codes = nullptr;       // [rows][groups * kGroup], zeros behind the last column
+  int8_t* low_codes = nullptr;   // the same, or null
   float* scales = nullptr;       // [rows][groups]
   int32_t* sums = nullptr;       // [rows][groups]: of the codes
-  float* scaled_sums = nullptr;  // [rows][groups]: scale * sum
-  int groups = 0;                // NumGroups(cols)
+  int32_t* low_sums = nullptr;   // [rows][groups]: of low_codes
+  float* scaled_sums = nullptr;  // [rows][groups]: scale * sum, without low_codes
+  int groups = 0;                // of a row, from one row to the next
 };
+enum class CodePlanes { kOne = 1, kTwo = 2 };
 // Tiles take rows 16 at a time: memory is for a multiple of 16 rows, whatever lies in the last.
-size_t QuantizedRowsBytes(int rows, int cols);
+size_t QuantizedRowsBytes(int rows, int cols, CodePlanes planes = CodePlanes::kOne);
 // Lays the arrays out in `base`, 64-byte aligned.
-QuantizedRows QuantizedRowsAt(std::byte* base, int rows, int cols);
+QuantizedRows QuantizedRowsAt(std::byte* base, int rows, int cols,
+                              CodePlanes planes = CodePlanes::kOne);
+// The same from a later row, or group of every row, on.
+QuantizedRows RowsFrom(const QuantizedRows& rows, int first_row);
+QuantizedRows GroupsFrom(const QuantizedRows& rows, int first_group);
 
 struct QuantizeParams {
   const float* x = nullptr;  // [rows, x_stride]
@@ -103,7 +114,8 @@ struct QuantizeParams {
 //   kF32, kBf16  y[r, n] = sum over k = 0, 1, ..., cols - 1, in this order, of x[r, k] * W[n, k],
 //                each step one fused multiply-add in float32.
 //   quantized    the same over groups g = 0, 1, ...: the products of codes are summed exactly, as
-//                integers, then y = fma(that sum, W.scale[n, g] * x.scale[r, g], y) and, kInt4Min,
+//                integers, of low codes too: sum = fma(sum, kLowSteps, low sum); then
+//                y = fma(sum, W.scale[n, g] * x.scale[r, g], y) and, kInt4Min,
 //                y = fma(W.minimum[n, g], x.scaled_sum[r, g], y).
 struct LinearParams {
   const float* x = nullptr;  // [rows, x_stride], the first W.cols of a row used: kF32, kBf16

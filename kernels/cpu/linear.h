@@ -131,12 +131,12 @@ inline void LinearOf(const LinearParams& p, int first, int last) {
   }
 }
 
-template <DType kType>
+template <DType kType, bool kTwoPlanes = false>
 inline void QuantizedOf(const LinearParams& p, int first, int last) {
 #if defined(LIGER_ISA_AMX)
-  if (p.rows >= kMinTileRows) return TiledPanels<kType>(p, first, last);
+  if (p.rows >= kMinTileRows) return TiledPanels<kType, kTwoPlanes>(p, first, last);
 #endif
-  QuantizedPanels<kType>(p, first, last);
+  QuantizedPanels<kType, kTwoPlanes>(p, first, last);
 }
 
 inline void Linear(const LinearParams& p, int first_panel, int last_panel) {
@@ -146,6 +146,9 @@ inline void Linear(const LinearParams& p, int first_panel, int last_panel) {
     case DType::kBf16:
       return LinearOf<uint16_t>(p, first_panel, last_panel);
     case DType::kInt8:
+      if (p.quantized.low_codes != nullptr) {
+        return QuantizedOf<DType::kInt8, true>(p, first_panel, last_panel);
+      }
       return QuantizedOf<DType::kInt8>(p, first_panel, last_panel);
     case DType::kInt4:
       return QuantizedOf<DType::kInt4>(p, first_panel, last_panel);

@@ -37,18 +37,28 @@ inline void StoreOutput(float* y, Vec16 a, int valid) {
   }
 }
 
-template <DType kType, int kRows>
+// The four columns 4 j, ... of a group times each row's codes, added to sums.
+template <int kBits, int kRows>
+inline void AddColumns(Ints16 (&sums)[kRows], Codes64 codes, const int8_t* x, int x_stride) {
+  for (int r = 0; r < kRows; ++r) sums[r] = Dot<kBits>(sums[r], codes, x + r * x_stride);
+}
+
+template <DType kType, bool kTwoPlanes, int kRows>
 inline void QuantizedTile(const LinearParams& p, int panel, int row) {
   constexpr int kBits = CodeBits<kType>();
   constexpr int kOffset = CodeZero(kType) - kByteOffset<kBits>;
-  const int groups = p.quantized.groups;
+  const int groups = NumGroups(p.weights.cols);
+  const int stride = p.quantized.groups;
   const auto* w =
       static_cast<const uint8_t*>(p.weights.data) + int64_t{panel} * groups * GroupBytes(kType);
-  const int8_t* x = p.quantized.codes + int64_t{row} * groups * kGroup;
-  const float* x_scales = p.quantized.scales + int64_t{row} * groups;
-  const int32_t* x_sums = p.quantized.sums + int64_t{row} * groups;
-  const float* x_scaled_sums = p.quantized.scaled_sums + int64_t{row} * groups;
-  const int x_stride = groups * kGroup;
+  const int64_t first_code = int64_t{row} * stride * kGroup;
+  const int8_t* x = p.quantized.codes + first_code;
+  const int8_t* low_x = kTwoPlanes ? p.quantized.low_codes + first_code : nullptr;
+  const float* x_scales = p.quantized.scales + int64_t{row} * stride;
+  const int32_t* x_sums = p.quantized.sums + int64_t{row} * stride;
+  const int32_t* low_x_sums = kTwoPlanes ? p.quantized.low_sums + int64_t{row} * stride : nullptr;
+  const float* x_scaled_sums = p.quantized.scaled_sums + int64_t{row} * stride;
+  const int x_stride = stride * kGroup;
   const int first = panel * kPanelRows;
   const int valid = p.weights.rows - first;
   float* y = p.y + row * p.y_stride + first;
@@ -60,55 +70,61 @@ inline void QuantizedTile(const LinearParams& p, int panel, int row) {
   for (int g = 0; g < groups; ++g, w += GroupBytes(kType), x += kGroup) {
     for (int line = 0; line < GroupBytes(kType); line += 64) Prefetch(w + kFetchAhead + line);
     Ints16 sum[kRows];
-    for (int r = 0; r < kRows; ++r) sum[r] = SetInts(-kOffset * x_sums[r * groups + g]);
+    for (int r = 0; r < kRows; ++r) sum[r] = SetInts(-kOffset * x_sums[r * stride + g]);
+    Ints16 low_sum[kRows];  // of the second plane
+    if constexpr (kTwoPlanes) {
+      for (int r = 0; r < kRows; ++r) low_sum[r] = SetInts(-kOffset * low_x_sums[r * stride + g]);
+    }
     if constexpr (kBits == 8) {
       for (int j = 0; j < 8; ++j) {
         const Codes64 codes = LoadCodes(w + 64 * j);
-        for (int r = 0; r < kRows; ++r) sum[r] = Dot<8>(sum[r], codes, x + r * x_stride + 4 * j);
+        AddColumns<8>(sum, codes, x + 4 * j, x_stride);
+        if constexpr (kTwoPlanes) {
+          AddColumns<8>(low_sum, codes, low_x + g * kGroup + 4 * j, x_stride);
+        }
       }
     } else {
       for (int j = 0; j < 4; ++j) {
         const Codes64 codes = LoadCodes(w + 64 * j);
-        const Codes64 low = LowNibbles(codes);
-        const Codes64 high = HighNibbles(codes);
-        for (int r = 0; r < kRows; ++r) {
-          sum[r] = Dot<4>(sum[r], low, x + r * x_stride + 4 * j);
-          sum[r] = Dot<4>(sum[r], high, x + r * x_stride + 4 * j + 16);
-        }
+        AddColumns<4>(sum, LowNibbles(codes), x + 4 * j, x_stride);
+        AddColumns<4>(sum, HighNibbles(codes), x + 4 * j + 16, x_stride);
       }
     }
     const auto* scales = reinterpret_cast<const uint16_t*>(w + GroupCodeBytes(kType));
     const Vec16 scale = LoadHalf(scales);
     for (int r = 0; r < kRows; ++r) {
-      out[r] = Fma(ToFloat(sum[r]), Mul(scale, Set1(x_scales[r * groups + g])), out[r]);
+      Vec16 exact = ToFloat(sum[r]);
+      if constexpr (kTwoPlanes) exact = Fma(exact, Set1(kLowSteps), ToFloat(low_sum[r]));
+      out[r] = Fma(exact, Mul(scale, Set1(x_scales[r * stride + g])), out[r]);
     }
     if constexpr (kType == DType::kInt4Min) {
       const Vec16 minimum = LoadHalf(scales + kPanelRows);
       for (int r = 0; r < kRows; ++r) {
-        out[r] = Fma(minimum, Set1(x_scaled_sums[r * groups + g]), out[r]);
+        out[r] = Fma(minimum, Set1(x_scaled_sums[r * stride + g]), out[r]);
       }
     }
   }
   for (int r = 0; r < kRows; ++r) StoreOutput(y + r * p.y_stride, out[r], valid);
 }
 
-template <DType kType, int kRows = kQuantizedTileRows>
+template <DType kType, bool kTwoPlanes, int kRows>
 inline void QuantizedTileOf(int rows, const LinearParams& p, int panel, int row) {
   if (rows == kRows) {
-    QuantizedTile<kType, kRows>(p, panel, row);
+    QuantizedTile<kType, kTwoPlanes, kRows>(p, panel, row);
   } else if constexpr (kRows > 1) {
-    QuantizedTileOf<kType, kRows - 1>(rows, p, panel, row);
+    QuantizedTileOf<kType, kTwoPlanes, kRows - 1>(rows, p, panel, row);
   }
 }
 
-template <DType kType>
+template <DType kType, bool kTwoPlanes>
 inline void QuantizedPanels(const LinearParams& p, int first, int last) {
-  const int tiles = (p.rows + kQuantizedTileRows - 1) / kQuantizedTileRows;
+  constexpr int kRows = kTwoPlanes ? (kQuantizedTileRows + 1) / 2 : kQuantizedTileRows;
+  const int tiles = (p.rows + kRows - 1) / kRows;
   for (int panel = first; panel < last; ++panel) {
     for (int tile = 0; tile < tiles; ++tile) {
       const auto row = static_cast<int>(int64_t{p.rows} * tile / tiles);
       const auto end = static_cast<int>(int64_t{p.rows} * (tile + 1) / tiles);
-      QuantizedTileOf<kType>(end - row, p, panel, row);
+      QuantizedTileOf<kType, kTwoPlanes, kRows>(end - row, p, panel, row);
     }
   }
 }

@@ -5,29 +5,54 @@
 namespace liger::cpu {
 namespace {
 
-constexpr int kTileRows = 16;
-constexpr size_t kLine = 64;
-
-size_t Align(size_t bytes) { return (bytes + kLine - 1) / kLine * kLine; }
+size_t PaddedGroups(int rows, int cols) {
+  constexpr int kTileRows = 16;
+  return size_t{1} * ((rows + kTileRows - 1) / kTileRows * kTileRows) * NumGroups(cols);
+}
 
 }  // namespace
 
-size_t QuantizedRowsBytes(int rows, int cols) {
-  const size_t groups =
-      size_t{1} * ((rows + kTileRows - 1) / kTileRows * kTileRows) * NumGroups(cols);
-  return groups * kGroup + 3 * Align(groups * sizeof(float));
+// Each array is a multiple of 64 bytes long: there are 16 rows or more.
+size_t QuantizedRowsBytes(int rows, int cols, CodePlanes planes) {
+  const size_t groups = PaddedGroups(rows, cols);
+  const size_t numbers = planes == CodePlanes::kTwo ? 4 : 3;
+  return groups * (static_cast<size_t>(planes) * kGroup + numbers * sizeof(float));
 }
 
-QuantizedRows QuantizedRowsAt(std::byte* base, int rows, int cols) {
-  const size_t groups =
-      size_t{1} * ((rows + kTileRows - 1) / kTileRows * kTileRows) * NumGroups(cols);
-  std::byte* const arrays = base + groups * kGroup;
-  const size_t bytes = Align(groups * sizeof(float));
-  return {.codes = reinterpret_cast<int8_t*>(base),
-          .scales = reinterpret_cast<float*>(arrays),
-          .sums = reinterpret_cast<int32_t*>(arrays + bytes),
-          .scaled_sums = reinterpret_cast<float*>(arrays + 2 * bytes),
-          .groups = NumGroups(cols)};
+QuantizedRows QuantizedRowsAt(std::byte* base, int rows, int cols, CodePlanes planes) {
+  const size_t groups = PaddedGroups(rows, cols);
+  const auto take = [&](size_t bytes) {
+    std::byte* const taken = base;
+    base += groups * bytes;
+    return taken;
+  };
+  QuantizedRows out{.groups = NumGroups(cols)};
+  out.codes = reinterpret_cast<int8_t*>(take(kGroup));
+  out.scales = reinterpret_cast<float*>(take(sizeof(float)));
+  out.sums = reinterpret_cast<int32_t*>(take(sizeof(int32_t)));
+  out.scaled_sums = reinterpret_cast<float*>(take(sizeof(float)));
+  if (planes == CodePlanes::kTwo) {
+    out.low_codes = reinterpret_cast<int8_t*>(take(kGroup));
+    out.low_sums = reinterpret_cast<int32_t*>(take(sizeof(int32_t)));
+  }
+  return out;
+}
+
+QuantizedRows RowsFrom(const QuantizedRows& rows, int first_row) {
+  return GroupsFrom(rows, first_row * rows.groups);
+}
+
+QuantizedRows GroupsFrom(const QuantizedRows& rows, int first_group) {
+  QuantizedRows out = rows;
+  out.codes += int64_t{first_group} * kGroup;
+  out.scales += first_group;
+  out.sums += first_group;
+  out.scaled_sums += first_group;
+  if (rows.low_codes != nullptr) {
+    out.low_codes += int64_t{first_group} * kGroup;
+    out.low_sums += first_group;
+  }
+  return out;
 }
 
 }  // namespace liger::cpu

@@ -92,68 +92,74 @@ inline void UnpackGroups(const uint8_t* w, int groups, TilePanel* to) {
   }
 }
 
+inline void MultiplyGroups(const int8_t* x, int64_t x_stride, const TilePanel& w, int groups,
+                           int32_t (*sums)[kTileRows * kPanelRows]) {
+  for (int g = 0; g + 1 < groups; g += 2) {
+    MultiplyTiles<0>(x + g * kGroup, x_stride, w.codes[g], sums[g]);
+    MultiplyTiles<1>(x + (g + 1) * kGroup, x_stride, w.codes[g + 1], sums[g + 1]);
+  }
+  if (groups % 2 == 1) {
+    const int last = groups - 1;
+    MultiplyTiles<0>(x + last * kGroup, x_stride, w.codes[last], sums[last]);
+  }
+}
+
 // y of kRows rows from `row` on, over groups first_group, ... of x; y is loaded where `add`.
-template <DType kType, int kRows>
+template <DType kType, bool kTwoPlanes, int kRows>
 inline void TiledRows(const LinearParams& p, const TilePanel& w, int panel, int first_group,
                       int groups, int row, bool add) {
-  const int all_groups = p.quantized.groups;
-  const int64_t x_stride = int64_t{all_groups} * kGroup;
-  const int8_t* x = p.quantized.codes + row * x_stride + first_group * kGroup;
-  const float* x_scales = p.quantized.scales + int64_t{row} * all_groups + first_group;
-  const float* x_sums = p.quantized.scaled_sums + int64_t{row} * all_groups + first_group;
+  const int stride = p.quantized.groups;
+  const int64_t x_stride = int64_t{stride} * kGroup;
+  const int64_t first_code = row * x_stride + first_group * kGroup;
+  const float* x_scales = p.quantized.scales + int64_t{row} * stride + first_group;
+  const float* x_sums = p.quantized.scaled_sums + int64_t{row} * stride + first_group;
   const int first = panel * kPanelRows;
   const int valid = p.weights.rows - first;
   float* y = p.y + row * p.y_stride + first;
 
-  // Two groups on their way: the sums of one are scaled while the tiles work on the next.
-  alignas(64) int32_t sums[2][kTileRows * kPanelRows];
+  // First all products, then all scaling: in turns they hold each other up.
+  alignas(64) int32_t sums[TilePanel::kMaxGroups][kTileRows * kPanelRows];
+  int32_t(*const low_sums)[kTileRows * kPanelRows] = sums + TilePanel::kMaxGroups / 2;
+  MultiplyGroups(p.quantized.codes + first_code, x_stride, w, groups, sums);
+  if constexpr (kTwoPlanes) {
+    MultiplyGroups(p.quantized.low_codes + first_code, x_stride, w, groups, low_sums);
+  }
   Vec16 out[kRows];
   for (int r = 0; r < kRows; ++r) {
     out[r] = add ? LoadOutput(y + r * p.y_stride, valid) : Zero();
   }
-  const auto scale = [&](int g) {
-    const int32_t* sum = sums[g % 2];
+  for (int g = 0; g < groups; ++g) {
     for (int r = 0; r < kRows; ++r) {
-      const Vec16 s = ToFloat({_mm512_load_si512(sum + r * kPanelRows)});
-      out[r] = Fma(s, Mul(w.scales[g], Set1(x_scales[r * all_groups + g])), out[r]);
+      Vec16 sum = ToFloat({_mm512_load_si512(sums[g] + r * kPanelRows)});
+      if constexpr (kTwoPlanes) {
+        const Ints16 low = {_mm512_load_si512(low_sums[g] + r * kPanelRows)};
+        sum = Fma(sum, Set1(kLowSteps), ToFloat(low));
+      }
+      out[r] = Fma(sum, Mul(w.scales[g], Set1(x_scales[r * stride + g])), out[r]);
       if constexpr (kType == DType::kInt4Min) {
-        out[r] = Fma(w.minimums[g], Set1(x_sums[r * all_groups + g]), out[r]);
+        out[r] = Fma(w.minimums[g], Set1(x_sums[r * stride + g]), out[r]);
       }
     }
-  };
-  MultiplyTiles<0>(x, x_stride, w.codes[0], sums[0]);
-  int g = 0;
-  for (; g + 2 < groups; g += 2) {
-    MultiplyTiles<1>(x + (g + 1) * kGroup, x_stride, w.codes[g + 1], sums[1]);
-    scale(g);
-    MultiplyTiles<0>(x + (g + 2) * kGroup, x_stride, w.codes[g + 2], sums[0]);
-    scale(g + 1);
-  }
-  if (g + 1 < groups) {
-    MultiplyTiles<1>(x + (g + 1) * kGroup, x_stride, w.codes[g + 1], sums[1]);
-    scale(g);
-    scale(g + 1);
-  } else {
-    scale(g);
   }
   for (int r = 0; r < kRows; ++r) StoreOutput(y + r * p.y_stride, out[r], valid);
 }
 
-template <DType kType, int kRows = kTileRows>
+template <DType kType, bool kTwoPlanes, int kRows = kTileRows>
 inline void TiledRowsOf(int rows, const LinearParams& p, const TilePanel& w, int panel,
                         int first_group, int groups, int row, bool add) {
   if (rows >= kRows) {
-    TiledRows<kType, kRows>(p, w, panel, first_group, groups, row, add);
+    TiledRows<kType, kTwoPlanes, kRows>(p, w, panel, first_group, groups, row, add);
   } else if constexpr (kRows > 1) {
-    TiledRowsOf<kType, kRows - 1>(rows, p, w, panel, first_group, groups, row, add);
+    TiledRowsOf<kType, kTwoPlanes, kRows - 1>(rows, p, w, panel, first_group, groups, row, add);
   }
 }
 
-template <DType kType>
+template <DType kType, bool kTwoPlanes>
 inline void TiledPanels(const LinearParams& p, int first, int last) {
   LoadTileConfig();
-  const int groups = p.quantized.groups;
-  const int pieces = (groups + TilePanel::kMaxGroups - 1) / TilePanel::kMaxGroups;
+  const int groups = NumGroups(p.weights.cols);
+  constexpr int kMaxGroups = TilePanel::kMaxGroups / (kTwoPlanes ? 2 : 1);
+  const int pieces = (groups + kMaxGroups - 1) / kMaxGroups;
   TilePanel unpacked;
   for (int panel = first; panel < last; ++panel) {
     for (int piece = 0; piece < pieces; ++piece) {
@@ -163,8 +169,8 @@ inline void TiledPanels(const LinearParams& p, int first, int last) {
                       (int64_t{panel} * groups + begin) * GroupBytes(kType);
       UnpackGroups<kType>(w, end - begin, &unpacked);
       for (int row = 0; row < p.rows; row += kTileRows) {
-        TiledRowsOf<kType>(p.rows - row, p, unpacked, panel, begin, end - begin, row,
-                           p.accumulate || piece > 0);
+        TiledRowsOf<kType, kTwoPlanes>(p.rows - row, p, unpacked, panel, begin, end - begin, row,
+                                       p.accumulate || piece > 0);
       }
     }
   }

@@ -101,13 +101,14 @@ std::vector<TokenId> RandomTokens(std::mt19937& random, int count, int vocab_siz
   return tokens;
 }
 
-using Case = std::tuple<std::string, cpu::DType, int, int>;  // gate, dtype, head_dim, window
+// gate, dtype, head_dim (0: 16 and an adapter), window
+using Case = std::tuple<std::string, cpu::DType, int, int>;
 
 class NumericsContractTest : public testing::TestWithParam<Case> {
  protected:
   void SetUp() override {
     const auto& [gate, dtype, head_dim, window] = GetParam();
-    checkpoint_ = TinyModel(gate, head_dim, window);
+    checkpoint_ = head_dim == 0 ? TinyAdaptedModel(gate) : TinyModel(gate, head_dim, window);
     ASSERT_NE(checkpoint_, nullptr);
     setup_ = MakeEngine(*checkpoint_, dtype, 2, cpu::BestIsa());
   }
@@ -145,7 +146,8 @@ TEST_P(NumericsContractTest, ThreadsAndInstructionSetsChangeNothing) {
   const auto& [gate, dtype, head_dim, window] = GetParam();
   const std::vector<TokenId> tokens = RandomTokens(random, 40, vocab_size());
   const std::vector<Logits> expected = OneByOne(setup_, tokens);
-  for (const cpu::Isa isa : {cpu::Isa::kScalar, cpu::Isa::kAvx2, cpu::Isa::kAvx512}) {
+  for (const cpu::Isa isa :
+       {cpu::Isa::kScalar, cpu::Isa::kAvx2, cpu::Isa::kAvx512, cpu::Isa::kAmx}) {
     if (isa > cpu::BestIsa()) continue;
     for (const int threads : {1, 3}) {
       TestEngine other = MakeEngine(*checkpoint_, dtype, threads, isa);
@@ -248,18 +250,22 @@ TEST_P(NumericsContractTest, RandomSchedulesOfManyRequests) {
 
 std::string NameOf(const testing::TestParamInfo<Case>& info) {
   const auto& [gate, dtype, head_dim, window] = info.param;
-  return gate + (dtype == cpu::DType::kF32 ? "_f32" : "_bf16") + "_d" + std::to_string(head_dim) +
-         "_w" + std::to_string(window);
+  const char* const names[] = {"f32", "bf16", "int8", "int4"};
+  return gate + "_" + names[static_cast<int>(dtype)] + "_d" + std::to_string(head_dim) + "_w" +
+         std::to_string(window);
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, NumericsContractTest,
                          testing::Combine(testing::Values("gla", "hgrn2", "gsa"),
-                                          testing::Values(cpu::DType::kF32, cpu::DType::kBf16),
+                                          testing::Values(cpu::DType::kF32, cpu::DType::kBf16,
+                                                          cpu::DType::kInt8, cpu::DType::kInt4),
                                           testing::Values(16), testing::Values(64)),
                          NameOf);
 INSTANTIATE_TEST_SUITE_P(Shapes, NumericsContractTest,
                          testing::Values(Case{"gla", cpu::DType::kF32, 64, 65},
-                                         Case{"gsa", cpu::DType::kF32, 32, 17}),
+                                         Case{"gsa", cpu::DType::kF32, 32, 17},
+                                         Case{"gla", cpu::DType::kInt8, 0, 64},
+                                         Case{"gla", cpu::DType::kInt4, 0, 64}),
                          NameOf);
 
 }  // namespace

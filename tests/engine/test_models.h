@@ -10,8 +10,12 @@
 #include <fstream>
 #include <memory>
 #include <string>
+#include <utility>
 
+#include "engine/weights/adapted_checkpoint.h"
 #include "engine/weights/checkpoint.h"
+#include "engine/weights/lora.h"
+#include "engine/weights/model_tensors.h"
 
 namespace liger {
 
@@ -42,6 +46,32 @@ inline std::unique_ptr<Checkpoint> TinyModel(const std::string& gate, int head_d
     return nullptr;
   }
   return *std::move(checkpoint);
+}
+
+// The same with an adapter whose updates are about as large as the weights, to be merged or kept
+// beside them.
+inline std::unique_ptr<Checkpoint> TinyAdaptedModel(const std::string& gate) {
+  std::unique_ptr<Checkpoint> base = TinyModel(gate);
+  if (base == nullptr) return nullptr;
+  LoraAdapter adapter{.config = base->config(), .identity = "random"};
+  uint32_t state = 1;
+  const auto random = [&] {
+    state = state * 1664525u + 1013904223u;
+    return static_cast<float>(state >> 8) * 0x1p-24f - 0.5f;
+  };
+  for (int layer = 0; layer < base->config().num_layers; ++layer) {
+    for (const Projection& projection : LayerProjections(base->config())) {
+      LoraUpdate update{.tensor = base->Find(LayerPrefix(layer) + projection.module + ".weight"),
+                        .rank = layer == 0 ? 3 : 40,
+                        .scale = 0.5f};
+      update.a.resize(update.rank * projection.in_features);
+      update.b.resize(update.rank * projection.out_features);
+      for (float& value : update.a) value = random();
+      for (float& value : update.b) value = random();
+      adapter.updates.push_back(std::move(update));
+    }
+  }
+  return MakeAdaptedCheckpoint(std::move(base), std::move(adapter));
 }
 
 }  // namespace liger

@@ -18,7 +18,13 @@
 namespace liger::cpu {
 namespace {
 
-constexpr DType kTypes[] = {DType::kInt8, DType::kInt4, DType::kInt4Min};
+// Types of weights, with the planes of activations that they take.
+struct Kind {
+  DType type;
+  CodePlanes planes = CodePlanes::kOne;
+};
+constexpr Kind kKinds[] = {
+    {DType::kInt8}, {DType::kInt8, CodePlanes::kTwo}, {DType::kInt4}, {DType::kInt4Min}};
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
 // float16 of x = m 2^e with few bits in m, |x| between 2^-14 and 2^15.
@@ -72,8 +78,9 @@ class Weights {
 
 class Quantized {
  public:
-  Quantized(Isa isa, const std::vector<float>& x, int rows, int cols, int parts)
-      : buffer_(QuantizedRowsBytes(rows, cols)), rows(QuantizedRowsAt(buffer_.data(), rows, cols)) {
+  Quantized(Isa isa, const std::vector<float>& x, int rows, int cols, int parts, CodePlanes planes)
+      : buffer_(QuantizedRowsBytes(rows, cols, planes)),
+        rows(QuantizedRowsAt(buffer_.data(), rows, cols, planes)) {
     const QuantizeParams params{
         .x = x.data(), .x_stride = cols, .rows = rows, .cols = cols, .out = this->rows};
     for (int part = 0; part < parts; ++part) Kernels(isa).quantize_rows(params, part, parts);
@@ -87,9 +94,9 @@ class Quantized {
 };
 
 std::vector<float> RunLinear(Isa isa, const Weights& weights, const std::vector<float>& x, int rows,
-                             int parts, bool accumulate = false) {
+                             int parts, CodePlanes planes, bool accumulate = false) {
   const int outputs = weights.matrix.rows;
-  const Quantized quantized(isa, x, rows, weights.matrix.cols, parts);
+  const Quantized quantized(isa, x, rows, weights.matrix.cols, parts, planes);
   const int stride = outputs + 5;
   std::vector<float> y(size_t(rows) * stride, -7.0f);
   const LinearParams params{.quantized = quantized.rows,
@@ -117,7 +124,7 @@ TEST(QuantizeRowsTest, RoundsToTheNearestOf127Steps) {
   auto x = RandomFloats(rows * cols, 1);
   for (int k = 0; k < 32; ++k) x[cols + k] = 0.0f;
   for (const Isa isa : RunnableIsas()) {
-    const Quantized quantized(isa, x, rows, cols, 2);
+    const Quantized quantized(isa, x, rows, cols, 2, CodePlanes::kOne);
     for (int r = 0; r < rows; ++r) {
       for (int g = 0; g < 3; ++g) {
         float largest = 0;
@@ -149,7 +156,7 @@ TEST(QuantizeRowsTest, WhatIsNotFiniteStaysSo) {
       x[32 + place] = bad;
       const Weights weights(DType::kInt4Min, 20, 64, 3);
       for (const Isa isa : RunnableIsas()) {
-        const auto y = RunLinear(isa, weights, x, 1, 1);
+        const auto y = RunLinear(isa, weights, x, 1, 1, CodePlanes::kOne);
         for (const float value : y) EXPECT_FALSE(std::isfinite(value)) << IsaName(isa);
       }
     }
@@ -160,7 +167,7 @@ TEST(QuantizeRowsTest, TinyAndHugeNumbersAreNoTrouble) {
   for (const float size : {1e-45f, 1e-38f, 1e-31f, 1e30f, 3e38f}) {
     std::vector<float> x(32, size);
     for (const Isa isa : RunnableIsas()) {
-      const Quantized quantized(isa, x, 1, 32, 1);
+      const Quantized quantized(isa, x, 1, 32, 1, CodePlanes::kOne);
       const int code = size > 1e-30f ? 127 : 0;
       for (int i = 0; i < 32; ++i) EXPECT_EQ(quantized.rows.codes[i], code) << size;
     }
@@ -168,7 +175,7 @@ TEST(QuantizeRowsTest, TinyAndHugeNumbersAreNoTrouble) {
 }
 
 TEST(PackedGroupTest, UnpacksWhatWasPacked) {
-  for (const DType type : kTypes) {
+  for (const auto& [type, planes] : kKinds) {
     const int rows = 37;
     const int cols = 83;
     const Weights weights(type, rows, cols, 4);
@@ -192,14 +199,14 @@ TEST(PackedGroupTest, UnpacksWhatWasPacked) {
 }
 
 TEST(QuantizedLinearTest, ReferenceIsItsDefinition) {
-  for (const DType type : kTypes) {
+  for (const auto& [type, planes] : kKinds) {
     const int rows = 3;
     const int cols = 577;
     const int outputs = 45;
     const Weights weights(type, outputs, cols, 5);
     const auto x = RandomFloats(rows * cols, 6);
-    const Quantized quantized(Isa::kScalar, x, rows, cols, 1);
-    const auto y = RunLinear(Isa::kScalar, weights, x, rows, 1);
+    const Quantized quantized(Isa::kScalar, x, rows, cols, 1, planes);
+    const auto y = RunLinear(Isa::kScalar, weights, x, rows, 1, planes);
     std::vector<float> w(cols);
     for (int n = 0; n < outputs; ++n) {
       UnpackRow(weights.matrix, n, w.data());
@@ -208,8 +215,13 @@ TEST(QuantizedLinearTest, ReferenceIsItsDefinition) {
         double size = 0;
         for (int k = 0; k < cols; ++k) {
           const int at = r * NumGroups(cols) + k / 32;
-          const double value = double{quantized.rows.scales[at]} *
-                               quantized.rows.codes[32 * at + k % 32] * double{w[k]};
+          const int i = 32 * at + k % 32;
+          const int code = planes == CodePlanes::kTwo
+                               ? kLowSteps * quantized.rows.codes[i] + quantized.rows.low_codes[i]
+                               : quantized.rows.codes[i];
+          EXPECT_NEAR(quantized.rows.scales[at] * static_cast<float>(code), x[r * cols + k],
+                      0.501f * quantized.rows.scales[at]);
+          const double value = double{quantized.rows.scales[at]} * code * double{w[k]};
           exact += value;
           size += std::abs(value);
         }
@@ -228,16 +240,16 @@ TEST(QuantizedLinearTest, EveryInstructionSetAndSplitGivesTheSameBits) {
                                      {4, 100, 96}, {5, 16, 100},  {12, 50, 33},  {13, 64, 64},
                                      {15, 31, 64}, {16, 96, 33},  {29, 33, 129}, {33, 1000, 20},
                                      {37, 65, 70}, {64, 1600, 17}};
-  for (const DType type : kTypes) {
+  for (const auto& [type, planes] : kKinds) {
     for (const auto& [rows, cols, outputs] : shapes) {
       for (const bool accumulate : {false, true}) {
         SCOPED_TRACE(testing::Message() << rows << " x " << cols << " x " << outputs);
         const Weights weights(type, outputs, cols, 7);
         const auto x = RandomFloats(rows * cols, 8);
-        const auto reference = RunLinear(Isa::kScalar, weights, x, rows, 1, accumulate);
+        const auto reference = RunLinear(Isa::kScalar, weights, x, rows, 1, planes, accumulate);
         for (const Isa isa : RunnableIsas()) {
           for (const int parts : {1, 2, 5}) {
-            EXPECT_EQ(RunLinear(isa, weights, x, rows, parts, accumulate), reference)
+            EXPECT_EQ(RunLinear(isa, weights, x, rows, parts, planes, accumulate), reference)
                 << IsaName(isa) << " in " << parts << " parts, type " << static_cast<int>(type);
           }
         }
@@ -248,7 +260,7 @@ TEST(QuantizedLinearTest, EveryInstructionSetAndSplitGivesTheSameBits) {
 
 // The largest sums that codes can make.
 TEST(QuantizedLinearTest, ExtremeCodesDoNotOverflow) {
-  for (const DType type : kTypes) {
+  for (const auto& [type, planes] : kKinds) {
     for (const uint8_t code : {0, 255}) {
       const int cols = 64;
       Weights weights(type, 16, cols, 9);
@@ -260,10 +272,10 @@ TEST(QuantizedLinearTest, ExtremeCodesDoNotOverflow) {
       weights.matrix.data = packed.data();
       for (const float sign : {1.0f, -1.0f}) {
         const std::vector<float> x(16 * cols, sign);
-        const auto reference = RunLinear(Isa::kScalar, weights, x, 16, 1);
+        const auto reference = RunLinear(Isa::kScalar, weights, x, 16, 1, planes);
         for (const Isa isa : RunnableIsas()) {
-          EXPECT_EQ(RunLinear(isa, weights, x, 16, 1), reference) << IsaName(isa);
-          EXPECT_EQ(RunLinear(isa, weights, {x.begin(), x.begin() + cols}, 1, 1),
+          EXPECT_EQ(RunLinear(isa, weights, x, 16, 1, planes), reference) << IsaName(isa);
+          EXPECT_EQ(RunLinear(isa, weights, {x.begin(), x.begin() + cols}, 1, 1, planes),
                     std::vector<float>(reference.begin(), reference.begin() + 16));
         }
       }
@@ -275,15 +287,16 @@ TEST(QuantizedLinearTest, RowDoesNotDependOnItsBatch) {
   const int cols = 200;
   const int outputs = 77;
   const int rows = 40;
-  for (const DType type : kTypes) {
+  for (const auto& [type, planes] : kKinds) {
     const Weights weights(type, outputs, cols, 10);
     const auto x = RandomFloats(rows * cols, 11);
     for (const Isa isa : RunnableIsas()) {
-      const auto all = RunLinear(isa, weights, x, rows, 2);
+      const auto all = RunLinear(isa, weights, x, rows, 2, planes);
       for (int r = 0; r < rows; ++r) {
         const std::vector<float> row(&x[r * cols], &x[r * cols] + cols);
         const std::vector<float> expected(&all[r * outputs], &all[r * outputs] + outputs);
-        EXPECT_EQ(RunLinear(isa, weights, row, 1, 2), expected) << IsaName(isa) << " row " << r;
+        EXPECT_EQ(RunLinear(isa, weights, row, 1, 2, planes), expected)
+            << IsaName(isa) << " row " << r;
       }
     }
   }

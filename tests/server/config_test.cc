@@ -155,10 +155,8 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(
         BadFlags{{"--backend=cuda"}, "--backend", "cuda is not built; one of auto|cpu"},
         BadFlags{{"--backend=tpu"}, "--backend", "auto|cpu"},
-        BadFlags{{"--dtype=int8"}, "--dtype", "int8 is not built; one of auto|f32|bf16"},
-        BadFlags{{"--dtype=int4"}, "--dtype", "int4 is not built"},
-        BadFlags{{"--dtype=f64"}, "--dtype", "auto|f32|bf16"},
-        BadFlags{{"--isa=neon"}, "--isa", "auto|scalar|avx2|avx512"},
+        BadFlags{{"--dtype=f64"}, "--dtype", "auto|f32|bf16|int8|int4"},
+        BadFlags{{"--isa=neon"}, "--isa", "auto|scalar|avx2|avx512|amx"},
         BadFlags{{"--http-listen=127.0.0.1:80"}, "--http-listen", "HTTP is not built"},
         BadFlags{{"--max-slots=0"}, "--max-slots", "[1, 4096]"},
         BadFlags{{"--tenant-weights=a=1,b"}, "--tenant-weights", "'b' is not TENANT=WEIGHT"},
