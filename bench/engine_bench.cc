@@ -150,14 +150,17 @@ void Run(const Options& options) {
          {"weight_bytes", info.weight_bytes},
          {"state_bytes", info.state_bytes}});
 
-  if (options.prefill > 0) {
+  for (const int context : options.contexts) {
+    if (options.prefill == 0) break;
     std::vector<double> seconds;
     for (int round = 0; round < options.rounds + 1; ++round) {
       Streams one(&engine, 1);
+      one.Absorb(context);
       seconds.push_back(SecondsOf([&] { one.Absorb(options.prefill); }));
     }
     seconds.erase(seconds.begin());  // warm-up
     print({{"test", "prefill"},
+           {"context", context},
            {"tokens", options.prefill},
            {"tokens_per_second", options.prefill / Median(seconds)}});
   }
@@ -203,7 +206,7 @@ int main(int argc, char** argv) {
   app.add_option("--streams", options.streams, "Streams that decode together")
       ->delimiter(',')
       ->capture_default_str();
-  app.add_option("--contexts", options.contexts, "Tokens absorbed before decode is timed")
+  app.add_option("--contexts", options.contexts, "Tokens absorbed before a test is timed")
       ->delimiter(',')
       ->capture_default_str();
   app.add_option("--steps", options.steps, "Timed decode steps; medians")->capture_default_str();
