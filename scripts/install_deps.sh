@@ -20,6 +20,7 @@ runtime_packages=(
   ca-certificates
   libabsl20220623
   libgrpc++1.51
+  libhiredis0.14
   libpcre2-8-0
   libprometheus-cpp-core1.0
   libprometheus-cpp-pull1.0
@@ -37,6 +38,7 @@ build_packages=(
   libcli11-dev
   libcurl4-openssl-dev
   libgrpc++-dev
+  libhiredis-dev
   libpcre2-dev
   libprotobuf-dev
   libspdlog-dev
@@ -65,6 +67,7 @@ test_packages=(
   libgtest-dev
   prometheus
   python3-venv
+  redis-server
   shellcheck
 )
 

@@ -185,6 +185,9 @@ void AddStateFlags(CLI::App& app, ServerConfig& config) {
       ->check(InRange(1, 1 << 30));
   AddSeconds(app, "session-ttl", config.session_ttl, 1, 86400 * 365,
              "A session ends when it has not been used for so long");
+  Add(app, "state-store", config.state_store,
+      "Where servers share sessions: redis://[[user]:password@]host[:port][/database]")
+      ->type_name("URL");
   Add(app, "state-key-file", config.state_key_file,
       "A file whose bytes (16 or more) are the key that exported states are sealed with")
       ->type_name("PATH");

@@ -37,6 +37,7 @@ struct ServerConfig {
   int64_t session_mib = 1024;                               // host memory for sessions
   int max_sessions_per_tenant = 1000;
   absl::Duration session_ttl = absl::Hours(1);
+  std::string state_store;     // "redis://..."; empty: none
   std::string state_key_file;  // seals exported states; empty: no key
 
   absl::Duration drain_grace = absl::Seconds(30);

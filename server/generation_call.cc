@@ -58,15 +58,21 @@ void GenerationCall::Start() {
   request->arrival = arrival_;
   request->deadline = deadline_;
   request->sink = shared_from_this();
-  if (PromptTextBytes(*message_) <= kShortTextBytes) {
+  SharedSessions* const shared = request->keep_state ? environment_.shared_sessions : nullptr;
+  if (shared == nullptr && PromptTextBytes(*message_) <= kShortTextBytes) {
     return PrepareAndSubmit(*std::move(ticket), *std::move(request));
   }
   // Shared, because std::function copies.
   auto work =
       std::make_shared<std::pair<QueueTicket, Request>>(*std::move(ticket), *std::move(request));
-  environment_.worker->Post([call = shared_from_this(), work] {
+  auto prepare = [call = shared_from_this(), work] {
     call->PrepareAndSubmit(std::move(work->first), std::move(work->second));
-  });
+  };
+  if (shared != nullptr) {
+    shared->Post(std::move(prepare));
+  } else {
+    environment_.worker->Post(std::move(prepare));
+  }
 }
 
 void GenerationCall::PrepareAndSubmit(QueueTicket ticket, Request request) {
@@ -84,7 +90,8 @@ void GenerationCall::PrepareAndSubmit(QueueTicket ticket, Request request) {
   if (!positions.ok()) return EndCall(positions, {});
 
   if (request.keep_state) {
-    absl::StatusOr<SessionTurn> turn = SessionTurn::Begin(*message_, environment_.sessions);
+    absl::StatusOr<SessionTurn> turn =
+        SessionTurn::Begin(*message_, environment_.sessions, environment_.shared_sessions);
     if (!turn.ok()) return EndCall(turn.status(), {});
     turn_.emplace(*std::move(turn));
     turn_->Continue(*message_, &request);

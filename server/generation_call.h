@@ -34,6 +34,7 @@ struct CallEnvironment {
   Metrics* metrics = nullptr;
   CallRegistry* registry = nullptr;
   SessionTable* sessions = nullptr;
+  SharedSessions* shared_sessions = nullptr;  // null: this server's alone
   RequestLimits limits;
 };
 

@@ -174,6 +174,17 @@ class Gauges final : public prometheus::Collectable {
         sessions.expired);
     add(counter, "liger_sessions_evicted_total", "Sessions that ended early, for want of memory.",
         sessions.evicted);
+    if (!stats.shared_sessions) return;
+    const SharedSessionStats& shared = *stats.shared_sessions;
+    add(counter, "liger_state_store_loads_total", "Sessions that came from the store.",
+        shared.loaded);
+    add(counter, "liger_state_store_saves_total", "Sessions written to the store.", shared.saved);
+    add(counter, "liger_state_store_failures_total",
+        "Calls that the store did not answer as it should.", shared.failures);
+    add(counter, "liger_state_store_conflicts_total",
+        "Turns that were dropped, because another server's came first.", shared.conflicts);
+    add(gauge, "liger_state_store_unsaved_sessions", "Sessions that the store has yet to get.",
+        shared.unsaved);
   }
 
   mutable std::mutex mutex_;

@@ -5,12 +5,14 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "scheduler/engine_loop.h"
+#include "server/shared_sessions.h"
 #include "states/prefix_cache.h"
 #include "states/session_table.h"
 
@@ -20,6 +22,7 @@ namespace liger {
 struct StateStats {
   PrefixCacheStats prefix_cache;
   SessionStats sessions;
+  std::optional<SharedSessionStats> shared_sessions;  // with a store
 };
 
 // Registry and scrape endpoint. Thread-safe. Observing costs a few uncontended locks and atomic

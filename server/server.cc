@@ -6,6 +6,7 @@
 #include <string>
 #include <utility>
 
+#include "absl/random/random.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "engine/status_macros.h"
@@ -64,6 +65,7 @@ struct Server::Parts {
   std::unique_ptr<PrefixCache> prefix_cache;  // null: none
   std::unique_ptr<SessionTable> session_table;
   std::unique_ptr<StateContainer> container;
+  std::unique_ptr<SharedSessions> shared_sessions;  // null: none
   CallRegistry registry;
   CallEnvironment environment;
   std::unique_ptr<EngineLoop> loop;
@@ -106,6 +108,7 @@ absl::Status Server::Start() {
     StateStats stats;
     if (parts.prefix_cache != nullptr) stats.prefix_cache = parts.prefix_cache->stats();
     stats.sessions = parts.session_table->stats();
+    if (parts.shared_sessions != nullptr) stats.shared_sessions = parts.shared_sessions->stats();
     return stats;
   });
   if (!config_.metrics_listen.empty()) {
@@ -119,11 +122,13 @@ absl::Status Server::Start() {
                        .metrics = &parts.metrics,
                        .registry = &parts.registry,
                        .sessions = parts.session_table.get(),
+                       .shared_sessions = parts.shared_sessions.get(),
                        .limits = parts.model.limits};
   parts.generation = std::make_unique<GenerationService>(&parts.environment);
   parts.admin = std::make_unique<AdminService>(&parts.environment, &parts.model.engine->info());
-  parts.sessions = std::make_unique<SessionsService>(parts.session_table.get(),
-                                                     parts.container.get(), &parts.metrics);
+  parts.sessions =
+      std::make_unique<SessionsService>(parts.session_table.get(), parts.container.get(),
+                                        parts.shared_sessions.get(), &parts.metrics);
 
   LIGER_ASSIGN_OR_RETURN(parts.grpc,
                          StartGrpcServer({.flag = "--listen",
@@ -151,6 +156,17 @@ absl::Status Server::MakeStates() {
                     .time_to_live = absl::ToChronoSeconds(config_.session_ttl)});
   LIGER_ASSIGN_OR_RETURN(std::string key, ReadStateKey(config_.state_key_file));
   parts.container = std::make_unique<StateContainer>(info, std::move(key));
+  if (config_.state_store.empty()) return absl::OkStatus();
+  absl::StatusOr<RedisAddress> address = ParseRedisUrl(config_.state_store);
+  if (!address.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat("--state-store: ", address.status().message()));
+  }
+  parts.shared_sessions = std::make_unique<SharedSessions>(
+      parts.session_table.get(), parts.container.get(),
+      RedisOptions{.address = *std::move(address),
+                   .space = info.state_identity,
+                   .owner = absl::StrCat(absl::Hex(absl::Uniform<uint64_t>(absl::BitGen()))),
+                   .time_to_live = absl::ToChronoMilliseconds(config_.session_ttl)});
   return absl::OkStatus();
 }
 
@@ -164,6 +180,7 @@ absl::Duration Server::Period() const {
 }
 
 void Server::Tick() {
+  if (parts_->shared_sessions != nullptr) parts_->shared_sessions->Tick();
   parts_->session_table->Expire(std::chrono::system_clock::now());
   parts_->registry.CutOffStalled(std::chrono::steady_clock::now() -
                                  absl::ToChronoNanoseconds(config_.stall_timeout));

@@ -10,11 +10,16 @@
 namespace liger {
 
 absl::StatusOr<SessionTurn> SessionTurn::Begin(const v1::GenerateRequest& message,
-                                               SessionTable* table) {
-  LIGER_ASSIGN_OR_RETURN(
-      SessionTable::Turn turn,
-      table->BeginTurn({message.tenant(), message.session_id()}, std::chrono::system_clock::now()));
-  const int64_t position = turn.content() == nullptr ? 0 : turn.content()->position();
+                                               SessionTable* table, SharedSessions* shared) {
+  SessionKey key = {message.tenant(), message.session_id()};
+  const bool known_new = message.has_session_position() && message.session_position() == 0;
+  absl::StatusOr<SessionTable::Turn> begun =
+      shared != nullptr ? shared->BeginTurn(key, known_new)
+                        : table->BeginTurn(key, std::chrono::system_clock::now());
+  if (!begun.ok()) return begun.status();
+  SessionTurn turn(*std::move(begun), std::move(key), shared);
+  const auto& content = turn.turn_->content();
+  const int64_t position = content == nullptr ? 0 : content->position();
   if (message.has_session_position() && message.session_position() != position) {
     if (position == 0) {
       return absl::NotFoundError(absl::StrCat("session_position is ", message.session_position(),
@@ -23,11 +28,17 @@ absl::StatusOr<SessionTurn> SessionTurn::Begin(const v1::GenerateRequest& messag
     return absl::FailedPreconditionError(absl::StrCat(
         "session_position is ", message.session_position(), "; the session is at ", position));
   }
-  return SessionTurn(std::move(turn));
+  return turn;
+}
+
+SessionTurn::~SessionTurn() {
+  if (turn_ == nullptr) return;
+  turn_ = nullptr;
+  if (shared_ != nullptr) shared_->Abandoned(key_);
 }
 
 void SessionTurn::Continue(const v1::GenerateRequest& message, Request* request) {
-  if (const SessionContent* content = turn_.content().get()) {
+  if (const SessionContent* content = turn_->content().get()) {
     if (!message.has_messages()) {
       request->prompt.insert(request->prompt.begin(), content->ledger.begin(),
                              content->ledger.end());
@@ -49,7 +60,9 @@ void SessionTurn::Commit(std::shared_ptr<const SavedState> state) {
   auto content = std::make_shared<SessionContent>();
   content->ledger = std::move(ledger_);
   content->state = std::move(state);
-  turn_.Commit(std::move(content), std::chrono::system_clock::now());
+  turn_->Commit(content, std::chrono::system_clock::now());
+  turn_ = nullptr;
+  if (shared_ != nullptr) shared_->Committed(key_, std::move(content));
 }
 
 }  // namespace liger

@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "liger/v1/generation.pb.h"
 #include "scheduler/request.h"
+#include "server/shared_sessions.h"
 #include "states/session_table.h"
 
 namespace liger {
@@ -17,9 +18,13 @@ namespace liger {
 // Not thread-safe. Destroyed without Commit it leaves the session as it was.
 class SessionTurn {
  public:
-  // `message` names a session. ABORTED, RESOURCE_EXHAUSTED as SessionTable has them;
-  // NOT_FOUND and FAILED_PRECONDITION where the session is not at session_position.
-  static absl::StatusOr<SessionTurn> Begin(const v1::GenerateRequest& message, SessionTable* table);
+  // `message` names a session. With `shared` (else null) on its thread. ABORTED, RESOURCE_EXHAUSTED
+  // as SessionTable has them; NOT_FOUND and FAILED_PRECONDITION where the session is not at
+  // session_position.
+  static absl::StatusOr<SessionTurn> Begin(const v1::GenerateRequest& message, SessionTable* table,
+                                           SharedSessions* shared);
+  SessionTurn(SessionTurn&& other) noexcept = default;
+  ~SessionTurn();
 
   // Makes `request`, whose prompt is the message's, go on from the session: puts its tokens before
   // a prompt that follows them, and its state where the prompt begins with what it absorbed.
@@ -33,9 +38,14 @@ class SessionTurn {
   void Commit(std::shared_ptr<const SavedState> state);
 
  private:
-  explicit SessionTurn(SessionTable::Turn turn) : turn_(std::move(turn)) {}
+  SessionTurn(SessionTable::Turn turn, SessionKey key, SharedSessions* shared)
+      : turn_(std::make_unique<SessionTable::Turn>(std::move(turn))),
+        key_(std::move(key)),
+        shared_(shared) {}
 
-  SessionTable::Turn turn_;
+  std::unique_ptr<SessionTable::Turn> turn_;  // null: committed, or moved from
+  SessionKey key_;
+  SharedSessions* shared_;
   std::vector<TokenId> ledger_;  // of the prompt and what was sent since
 };
 

@@ -69,26 +69,49 @@ absl::Status SessionsService::BeginTransfer() {
       absl::StrCat(kMaxTransfers, " states are being exported and imported"));
 }
 
+void SessionsService::WithSession(const std::string& tenant, const std::string& session_id,
+                                  std::function<void(const absl::StatusOr<SessionKey>&)> work) {
+  absl::StatusOr<SessionKey> key = KeyOf(tenant, session_id);
+  if (!key.ok() || shared_ == nullptr) return work(key);
+  shared_->Post([this, key, work = std::move(work)]() mutable {
+    const absl::Status fetched = shared_->Fetch(*key);
+    // What another server advances is there as its last whole turn left it, but not here.
+    if (!fetched.ok()) key = fetched;
+    work(key);
+  });
+}
+
+grpc::ServerUnaryReactor* SessionsService::AnswerFetched(
+    grpc::CallbackServerContext* context, absl::string_view method, const std::string& tenant,
+    const std::string& session_id, std::function<absl::Status(const SessionKey&)> work) {
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  WithSession(tenant, session_id, [this, reactor, method, work = std::move(work)](const auto& key) {
+    const absl::Status status = key.ok() ? work(*key) : key.status();
+    metrics_.OnCall(method, status.code());
+    reactor->Finish(ToGrpcStatus(status));
+  });
+  return reactor;
+}
+
 grpc::ServerUnaryReactor* SessionsService::Fork(grpc::CallbackServerContext* context,
                                                 const v1::ForkRequest* message,
                                                 v1::Session* response) {
-  const auto fork = [&]() -> absl::Status {
-    LIGER_ASSIGN_OR_RETURN(const SessionKey from, KeyOf(message->tenant(), message->session_id()));
-    LIGER_ASSIGN_OR_RETURN(const SessionKey to,
-                           KeyOf(message->tenant(), message->new_session_id(), "new_session_id"));
-    return SetSession(table_.Fork(from, to, Now()), response);
-  };
-  return Answer(context, "Sessions/Fork", fork());
+  return AnswerFetched(context, "Sessions/Fork", message->tenant(), message->session_id(),
+                       [this, message, response](const SessionKey& from) -> absl::Status {
+                         LIGER_ASSIGN_OR_RETURN(
+                             const SessionKey to,
+                             KeyOf(message->tenant(), message->new_session_id(), "new_session_id"));
+                         return SetSession(table_.Fork(from, to, Now()), response);
+                       });
 }
 
 grpc::ServerUnaryReactor* SessionsService::Get(grpc::CallbackServerContext* context,
                                                const v1::GetSessionRequest* message,
                                                v1::Session* response) {
-  const auto get = [&]() -> absl::Status {
-    LIGER_ASSIGN_OR_RETURN(const SessionKey key, KeyOf(message->tenant(), message->session_id()));
-    return SetSession(table_.Get(key, Now()), response);
-  };
-  return Answer(context, "Sessions/Get", get());
+  return AnswerFetched(context, "Sessions/Get", message->tenant(), message->session_id(),
+                       [this, response](const SessionKey& key) {
+                         return SetSession(table_.Get(key, Now()), response);
+                       });
 }
 
 grpc::ServerUnaryReactor* SessionsService::List(grpc::CallbackServerContext* context,
@@ -118,26 +141,28 @@ grpc::ServerUnaryReactor* SessionsService::List(grpc::CallbackServerContext* con
 grpc::ServerUnaryReactor* SessionsService::Delete(grpc::CallbackServerContext* context,
                                                   const v1::DeleteSessionRequest* message,
                                                   v1::DeleteSessionResponse* /*response*/) {
-  const auto remove = [&]() -> absl::Status {
-    LIGER_ASSIGN_OR_RETURN(const SessionKey key, KeyOf(message->tenant(), message->session_id()));
-    return table_.Delete(key, Now());
-  };
-  return Answer(context, "Sessions/Delete", remove());
+  return AnswerFetched(context, "Sessions/Delete", message->tenant(), message->session_id(),
+                       [this](const SessionKey& key) {
+                         return shared_ != nullptr ? shared_->Delete(key)
+                                                   : table_.Delete(key, Now());
+                       });
 }
 
 // Writes the container chunk after chunk; gRPC calls back when it took one.
 class SessionsService::ExportReactor final : public grpc::ServerWriteReactor<v1::StateChunk> {
  public:
-  ExportReactor(SessionsService* service, const v1::ExportRequest& message) : service_(*service) {
-    const absl::Status status = Load(message);
-    service_.metrics_.OnCall("Sessions/Export", status.code());
-    if (!status.ok()) {
-      Finish(ToGrpcStatus(status));
-      return;
-    }
-    chunk_.set_session_id(message.session_id());
-    chunk_.set_tenant(message.tenant());
-    WriteNext();
+  ExportReactor(SessionsService* service, const v1::ExportRequest* message)
+      : service_(*service), message_(*message) {}
+
+  void Start() {
+    service_.WithSession(message_.tenant(), message_.session_id(), [this](const auto& key) {
+      const absl::Status status = key.ok() ? Load(*key) : key.status();
+      service_.metrics_.OnCall("Sessions/Export", status.code());
+      if (!status.ok()) return Finish(ToGrpcStatus(status));
+      chunk_.set_session_id(message_.session_id());
+      chunk_.set_tenant(message_.tenant());
+      WriteNext();
+    });
   }
   ~ExportReactor() override {
     if (counted_) service_.EndTransfer();
@@ -151,11 +176,10 @@ class SessionsService::ExportReactor final : public grpc::ServerWriteReactor<v1:
   void OnDone() override { delete this; }
 
  private:
-  absl::Status Load(const v1::ExportRequest& message) {
-    if (message.compress()) {
+  absl::Status Load(const SessionKey& key) {
+    if (message_.compress()) {
       return absl::UnimplementedError("compress: not offered by this server version");
     }
-    LIGER_ASSIGN_OR_RETURN(const SessionKey key, KeyOf(message.tenant(), message.session_id()));
     LIGER_ASSIGN_OR_RETURN(const auto content, service_.table_.Read(key, Now()));
     LIGER_RETURN_IF_ERROR(service_.BeginTransfer());
     counted_ = true;
@@ -170,6 +194,7 @@ class SessionsService::ExportReactor final : public grpc::ServerWriteReactor<v1:
   }
 
   SessionsService& service_;
+  const v1::ExportRequest& message_;  // gRPC's, there until OnDone
   bool counted_ = false;
   std::string bytes_;
   size_t sent_ = 0;
@@ -236,7 +261,9 @@ class SessionsService::ImportReactor final : public grpc::ServerReadReactor<v1::
 
 grpc::ServerWriteReactor<v1::StateChunk>* SessionsService::Export(
     grpc::CallbackServerContext* /*context*/, const v1::ExportRequest* message) {
-  return new ExportReactor(this, *message);
+  auto* reactor = new ExportReactor(this, message);
+  reactor->Start();
+  return reactor;
 }
 
 grpc::ServerReadReactor<v1::StateChunk>* SessionsService::Import(

@@ -4,11 +4,14 @@
 #define LIGER_SERVER_SESSIONS_SERVICE_H_
 
 #include <atomic>
+#include <functional>
+#include <string>
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "liger/v1/sessions.grpc.pb.h"
 #include "server/metrics.h"
+#include "server/shared_sessions.h"
 #include "states/session_table.h"
 #include "states/state_container.h"
 
@@ -16,9 +19,10 @@ namespace liger {
 
 class SessionsService final : public v1::Sessions::CallbackService {
  public:
-  // All outlive the service.
-  SessionsService(SessionTable* table, const StateContainer* container, Metrics* metrics)
-      : table_(*table), container_(*container), metrics_(*metrics) {}
+  // All outlive the service; `shared` may be null.
+  SessionsService(SessionTable* table, const StateContainer* container, SharedSessions* shared,
+                  Metrics* metrics)
+      : table_(*table), container_(*container), shared_(shared), metrics_(*metrics) {}
 
   grpc::ServerWriteReactor<v1::StateChunk>* Export(grpc::CallbackServerContext* context,
                                                    const v1::ExportRequest* message) override;
@@ -42,12 +46,21 @@ class SessionsService final : public v1::Sessions::CallbackService {
 
   grpc::ServerUnaryReactor* Answer(grpc::CallbackServerContext* context, absl::string_view method,
                                    const absl::Status& status);
+  // The same with what `work` returns, once the session is here that may be in the store alone.
+  grpc::ServerUnaryReactor* AnswerFetched(grpc::CallbackServerContext* context,
+                                          absl::string_view method, const std::string& tenant,
+                                          const std::string& session_id,
+                                          std::function<absl::Status(const SessionKey&)> work);
+  // Runs `work` with the session's key, or what is wrong with that or with the store.
+  void WithSession(const std::string& tenant, const std::string& session_id,
+                   std::function<void(const absl::StatusOr<SessionKey>&)> work);
   // An export or import holds a whole container in memory: RESOURCE_EXHAUSTED beyond a few at once.
   absl::Status BeginTransfer();
   void EndTransfer() { transfers_.fetch_sub(1); }
 
   SessionTable& table_;
   const StateContainer& container_;
+  SharedSessions* const shared_;
   Metrics& metrics_;
   std::atomic<int> transfers_{0};
 };

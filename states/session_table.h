@@ -86,6 +86,8 @@ class SessionTable {
 
     // Null: a new session.
     const std::shared_ptr<const SessionContent>& content() const { return content_; }
+    // What the turn begins with is not what is here; null: a new session.
+    void Replace(std::shared_ptr<const SessionContent> content) { content_ = std::move(content); }
     // Ends the turn.
     void Commit(std::shared_ptr<const SessionContent> content, WallTime now);
 

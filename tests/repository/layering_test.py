@@ -24,6 +24,7 @@ CONFINED = [
     ("gRPC and protobuf", r"(grpc|grpcpp|google/protobuf)(/|\.h)", r"server/|client/"),
     ("Prometheus", r"prometheus/", r"server/"),
     ("command-line parsing", r"CLI/", r"server/|client/"),
+    ("the Redis client", r"hiredis/", r"states/redis_"),
     ("logging", r"spdlog/", r"server/|client/"),
 ]
 # ThreadSanitizer reports false races on absl::Mutex; Debian's Abseil has no absl/log.

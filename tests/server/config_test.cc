@@ -68,6 +68,7 @@ TEST(Config, EveryFlagArrives) {
                                      "--max-sessions-per-tenant=12",
                                      "--session-ttl=13",
                                      "--state-key-file=k",
+                                     "--state-store=redis://r",
                                      "--max-swapped=14",
                                      "--quantum=15",
                                      "--patience=2.5",
@@ -99,6 +100,7 @@ TEST(Config, EveryFlagArrives) {
   EXPECT_EQ(config.max_sessions_per_tenant, 12);
   EXPECT_EQ(config.session_ttl, absl::Seconds(13));
   EXPECT_EQ(config.state_key_file, "k");
+  EXPECT_EQ(config.state_store, "redis://r");
   EXPECT_EQ(config.max_swapped, 14);
   EXPECT_EQ(config.quantum, 15);
   EXPECT_EQ(config.patience, absl::Milliseconds(2500));

@@ -1,0 +1,171 @@
+#include "server/shared_sessions.h"
+
+#include <chrono>
+#include <utility>
+#include <vector>
+
+#include "engine/status_macros.h"
+#include "server/logging.h"
+
+namespace liger {
+namespace {
+
+// More sessions than this that are here and in the store alike are forgotten; knowing them only
+// spares loading them again.
+constexpr size_t kMaxKnown = 100000;
+
+WallTime Now() { return std::chrono::system_clock::now(); }
+
+}  // namespace
+
+SharedSessions::SharedSessions(SessionTable* table, const StateContainer* container,
+                               RedisOptions options)
+    : table_(*table), container_(*container), store_(std::move(options)) {}
+
+SharedSessions::~SharedSessions() = default;
+
+absl::StatusOr<SessionTable::Turn> SharedSessions::BeginTurn(const SessionKey& key,
+                                                             bool known_new) {
+  LIGER_ASSIGN_OR_RETURN(SessionTable::Turn turn, table_.BeginTurn(key, Now()));
+  Known& known = known_[key];
+  // What was pushed out here before the store had it.
+  if (turn.content() == nullptr && known.unsaved != nullptr) turn.Replace(known.unsaved);
+  const bool here = turn.content() != nullptr;
+  if (!here) known.version = 0;
+  absl::StatusOr<RedisStore::Held> held =
+      store_.Take(key, known.unsaved == nullptr ? known.version : 0);
+  if (absl::IsAborted(held.status()) || absl::IsDataLoss(held.status())) return held.status();
+  if (!held.ok()) {
+    Failed(held.status());
+    if (here || known_new) return turn;
+    return absl::UnavailableError(
+        "the state store cannot be reached, and this server does not have the session");
+  }
+  failing_ = false;
+  const bool overtaken = !here || held->version > known.stored;
+  known.held = true;
+  known.stored = held->version;
+  if (held->version < 0) {
+    turn.Replace(nullptr);
+    if (known.unsaved != nullptr) --unsaved_;
+    known = {.held = true};
+    return turn;
+  }
+  if (held->version == 0 || !overtaken) return turn;
+  if (known.unsaved != nullptr) {
+    ++conflicts_;
+    --unsaved_;
+    known.unsaved = nullptr;
+    Log(LogLevel::kWarning, "session overtaken", {{"tenant", key.tenant}, {"session", key.id}});
+  }
+  absl::StatusOr<std::shared_ptr<const SessionContent>> content = container_.Read(held->bytes);
+  if (!content.ok()) {
+    known.held = false;
+    static_cast<void>(store_.Release(key));
+    Log(LogLevel::kError, "stored session refused",
+        {{"tenant", key.tenant}, {"session", key.id}, {"message", content.status().message()}});
+    return content.status();
+  }
+  ++loaded_;
+  known.version = held->version;
+  turn.Replace(*std::move(content));
+  return turn;
+}
+
+absl::Status SharedSessions::Fetch(const SessionKey& key) {
+  if (table_.Get(key, Now()).ok()) return absl::OkStatus();
+  absl::StatusOr<SessionTable::Turn> turn = BeginTurn(key, /*known_new=*/true);
+  if (!turn.ok()) return turn.status();
+  // Nothing is new: what was loaded stays here.
+  if (turn->content() != nullptr) turn->Commit(turn->content(), Now());
+  known_[key].held = false;
+  static_cast<void>(store_.Release(key));
+  return absl::OkStatus();
+}
+
+absl::Status SharedSessions::Delete(const SessionKey& key) {
+  const absl::Status fetched = Fetch(key);
+  if (absl::IsAborted(fetched)) return fetched;
+  LIGER_RETURN_IF_ERROR(table_.Delete(key, Now()));
+  const auto known = known_.find(key);
+  if (known != known_.end()) {
+    if (known->second.unsaved != nullptr) --unsaved_;
+    known_.erase(known);
+  }
+  return store_.Delete(key);
+}
+
+void SharedSessions::Committed(const SessionKey& key,
+                               std::shared_ptr<const SessionContent> content) {
+  worker_.Post([this, key, content = std::move(content)] {
+    Known& known = known_[key];
+    ++known.version;
+    if (known.unsaved == nullptr) ++unsaved_;
+    known.unsaved = content;
+    Save(key, &known);
+  });
+}
+
+void SharedSessions::Abandoned(const SessionKey& key) {
+  worker_.Post([this, key] {
+    Known& known = known_[key];
+    if (!known.held) return;
+    known.held = false;
+    static_cast<void>(store_.Release(key));
+  });
+}
+
+void SharedSessions::Tick() {
+  worker_.Post([this] {
+    std::vector<SessionKey> held;
+    for (auto& [key, known] : known_) {
+      // One that fails says what the others would.
+      if (known.unsaved != nullptr && !failing_) Save(key, &known);
+      if (known.held) held.push_back(key);
+    }
+    const absl::Status status = store_.Renew(held);
+    if (!status.ok()) Failed(status);
+    failing_ = false;
+    if (known_.size() <= kMaxKnown) return;
+    std::erase_if(known_, [](const auto& entry) {
+      return !entry.second.held && entry.second.unsaved == nullptr;
+    });
+  });
+}
+
+void SharedSessions::Save(const SessionKey& key, Known* known) {
+  const absl::Status status =
+      store_.Save(key, known->stored, known->version, container_.Write(*known->unsaved));
+  if (status.ok()) {
+    ++saved_;
+    --unsaved_;
+    known->unsaved = nullptr;
+    known->stored = known->version;
+    known->held = false;
+  } else if (absl::IsAborted(status)) {
+    ++conflicts_;
+    --unsaved_;
+    Log(LogLevel::kWarning, "session overtaken", {{"tenant", key.tenant}, {"session", key.id}});
+    // A turn that goes on with it will hear the same when it ends.
+    static_cast<void>(table_.Delete(key, Now()));
+    *known = {};
+  } else {
+    Failed(status);
+  }
+}
+
+void SharedSessions::Failed(const absl::Status& status) {
+  ++failures_;
+  if (!failing_) Log(LogLevel::kWarning, "state store failed", {{"message", status.message()}});
+  failing_ = true;
+}
+
+SharedSessionStats SharedSessions::stats() const {
+  return {.loaded = loaded_,
+          .saved = saved_,
+          .failures = failures_,
+          .conflicts = conflicts_,
+          .unsaved = unsaved_};
+}
+
+}  // namespace liger

@@ -1,0 +1,85 @@
+// Sessions that several servers share through a store.
+
+#ifndef LIGER_SERVER_SHARED_SESSIONS_H_
+#define LIGER_SERVER_SHARED_SESSIONS_H_
+
+#include <atomic>
+#include <functional>
+#include <map>
+#include <memory>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "server/background_worker.h"
+#include "states/redis_store.h"
+#include "states/session_table.h"
+#include "states/state_container.h"
+
+namespace liger {
+
+struct SharedSessionStats {
+  int64_t loaded = 0;  // sessions that came from the store
+  int64_t saved = 0;
+  int64_t failures = 0;   // calls that the store did not answer as it should
+  int64_t conflicts = 0;  // turns that another server's had overtaken
+  int64_t unsaved = 0;    // sessions that the store has yet to get
+};
+
+// A turn takes the store's lease of its session and begins with what the store has, where that is
+// newer than what is here; when it is whole, the session is written behind it and the lease let go.
+// So two servers never advance one session at once. Where the store does not answer, sessions that
+// are here go on here, and are written when it answers again; one that is not here may be in the
+// store, so a turn of it is refused rather than begun anew. A write that comes after another
+// server's turn is refused by its fence, and what is here is dropped.
+//
+// The calls to the store run on a thread of their own, one after another. All of it outlives the
+// turns.
+class SharedSessions {
+ public:
+  SharedSessions(SessionTable* table, const StateContainer* container, RedisOptions options);
+  // Writes what is to be written, as far as the store takes it.
+  ~SharedSessions();
+
+  // Runs `task` on the store's thread.
+  void Post(std::function<void()> task) { worker_.Post(std::move(task)); }
+
+  // On the store's thread alone. `known_new`: the client says that there is no such session.
+  absl::StatusOr<SessionTable::Turn> BeginTurn(const SessionKey& key, bool known_new);
+  // Brings a session here that is only in the store; no error where there is none.
+  absl::Status Fetch(const SessionKey& key);
+  absl::Status Delete(const SessionKey& key);
+
+  // From any thread: how a turn that BeginTurn gave ended.
+  void Committed(const SessionKey& key, std::shared_ptr<const SessionContent> content);
+  void Abandoned(const SessionKey& key);
+
+  // To be called every few seconds: keeps leases, tries again to write.
+  void Tick();
+
+  SharedSessionStats stats() const;
+
+ private:
+  struct Known {
+    int64_t version = 0;  // of what is here
+    int64_t stored = 0;   // of what the store was last seen to have
+    bool held = false;    // the lease
+    std::shared_ptr<const SessionContent> unsaved;
+  };
+
+  void Save(const SessionKey& key, Known* known);
+  void Failed(const absl::Status& status);
+
+  SessionTable& table_;
+  const StateContainer& container_;
+  // The store's thread's.
+  RedisStore store_;
+  std::map<SessionKey, Known> known_;
+  bool failing_ = false;
+
+  std::atomic<int64_t> loaded_{0}, saved_{0}, failures_{0}, conflicts_{0}, unsaved_{0};
+  BackgroundWorker worker_;  // last: its thread ends before the rest goes
+};
+
+}  // namespace liger
+
+#endif  // LIGER_SERVER_SHARED_SESSIONS_H_

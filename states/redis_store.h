@@ -1,0 +1,91 @@
+// Sessions in a Redis that several servers share.
+
+#ifndef LIGER_STATES_REDIS_STORE_H_
+#define LIGER_STATES_REDIS_STORE_H_
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "states/session_table.h"
+
+struct redisContext;
+struct redisReply;
+
+namespace liger {
+
+struct RedisAddress {
+  std::string host;
+  int port = 6379;
+  std::string user;      // empty: the default one
+  std::string password;  // empty: no AUTH
+  int database = 0;
+};
+
+// "redis://[[user]:password@]host[:port][/database]". INVALID_ARGUMENT says what is wrong, without
+// the password. There is no TLS: Debian 12's hiredis has none.
+absl::StatusOr<RedisAddress> ParseRedisUrl(absl::string_view url);
+
+struct RedisOptions {
+  RedisAddress address;
+  std::string space;  // before every key: states of different models do not meet
+  std::string owner;  // this server, as no other is named
+  std::chrono::milliseconds timeout{500};  // of connecting and of each command
+  std::chrono::milliseconds lease{10000};
+  std::chrono::milliseconds time_to_live{3600000};  // of a session that nobody advances
+};
+
+// One session is a hash {owner, version, bytes} and a lease, a key that expires. Who holds the
+// lease may advance the session. The version is the fence: each write names the one it goes on
+// from, and is refused where another server has written since, so that one that slept through its
+// lease cannot undo what another did. Each command is one script, so it happens whole or not at
+// all.
+//
+// Not thread-safe; every call waits for the network, at most about `timeout` (twice where it has to
+// connect again). UNAVAILABLE: no answer in time. RESOURCE_EXHAUSTED: Redis is full.
+class RedisStore {
+ public:
+  explicit RedisStore(RedisOptions options);
+  ~RedisStore();
+
+  struct Held {
+    int64_t version = 0;  // of what is stored; 0: nothing; -1: it was deleted
+    std::string bytes;    // what is stored, where its version is not the known one
+  };
+  // Takes the lease. ABORTED while another server has it.
+  absl::StatusOr<Held> Take(const SessionKey& key, int64_t known_version);
+  // Keeps leases that this server still has.
+  absl::Status Renew(const std::vector<SessionKey>& keys);
+  // Stores a version that goes on from `before` (0: from nothing) and lets the lease go. ABORTED
+  // where another server has written since.
+  absl::Status Save(const SessionKey& key, int64_t before, int64_t version,
+                    absl::string_view bytes);
+  // Lets the lease go.
+  absl::Status Release(const SessionKey& key);
+  absl::Status Delete(const SessionKey& key);
+
+ private:
+  struct Free {
+    void operator()(redisContext* context) const;
+    void operator()(redisReply* reply) const;
+  };
+  using Reply = std::unique_ptr<redisReply, Free>;
+
+  absl::Status Connect();
+  absl::StatusOr<Reply> Run(const std::vector<absl::string_view>& arguments);
+  absl::StatusOr<Reply> RunScript(absl::string_view script, const SessionKey& key,
+                                  const std::vector<std::string>& arguments,
+                                  absl::string_view bytes = {});
+
+  const RedisOptions options_;
+  std::unique_ptr<redisContext, Free> context_;
+};
+
+}  // namespace liger
+
+#endif  // LIGER_STATES_REDIS_STORE_H_
