@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "engine/weights/dequantize.h"
 #include "engine/weights/gguf.h"
 #include "engine/weights/gguf_checkpoint.h"
 #include "engine/weights/model_tensors.h"
@@ -22,6 +23,14 @@ void ReadMetadata(const liger::Gguf& gguf) {
     static_cast<void>(gguf.GetStringArray(key));
     static_cast<void>(gguf.GetIntArray(key));
     static_cast<void>(gguf.GetFloatArray(key));
+  }
+}
+
+void ReadTensors(const liger::Gguf& gguf) {
+  for (const liger::GgufTensor& tensor : gguf.tensors()) {
+    const liger::DataTypeTraits traits = liger::Traits(tensor.type);
+    std::vector<float> values(tensor.data.size() / traits.block_bytes * traits.block_values);
+    liger::Dequantize(tensor.type, tensor.data.data(), absl::MakeSpan(values));
   }
 }
 
@@ -45,7 +54,16 @@ std::vector<std::string> Seeds() {
       .Uint("general.alignment", 32);
   const liger::TinyLlama biased = {
       .layers = 1, .hidden = 2, .ffn = 1, .heads = 1, .tied = false, .bias = true};
-  return {tiny.Builder().Build(), tokens.Build(), biased.Builder().Build()};
+  liger::TinyLlama qwen2 = biased;
+  qwen2.architecture = "qwen2";
+  liger::TinyLlama qwen3 = tiny;
+  qwen3.architecture = "qwen3";
+  qwen3.qk_norm = true;
+  constexpr uint32_t kQ6K = 14;
+  liger::GgufBuilder quantized;
+  quantized.Tensor("q", {256}, kQ6K, std::string(210, '\1'));
+  return {tiny.Builder().Build(),  tokens.Build(),          biased.Builder().Build(),
+          qwen2.Builder().Build(), qwen3.Builder().Build(), quantized.Build()};
 }
 
 }  // namespace
@@ -61,6 +79,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       liger::ParseGguf({reinterpret_cast<const std::byte*>(data), size});
   if (!gguf.ok()) return 0;
   ReadMetadata(*gguf);
+  ReadTensors(*gguf);
   const auto checkpoint = liger::MakeGgufCheckpoint(*std::move(gguf));
   if (checkpoint.ok()) ReadWeights(**checkpoint);
   return 0;

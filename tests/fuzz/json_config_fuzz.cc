@@ -1,4 +1,4 @@
-// config.json and adapter_config.json.
+// config.json, generation_config.json and adapter_config.json.
 
 #include <string>
 #include <vector>
@@ -24,6 +24,14 @@ const std::vector<std::string>& Seeds() {
   return *seeds;
 }
 
+liger::ModelConfig Model() {
+  liger::ModelConfig config;
+  config.num_layers = config.num_heads = config.num_kv_heads = 1;
+  config.hidden_size = config.intermediate_size = config.head_dim = 16;
+  config.vocab_size = 8;
+  return config;
+}
+
 }  // namespace
 
 extern "C" size_t LLVMFuzzerCustomMutator(uint8_t* data, size_t size, size_t max_size,
@@ -35,6 +43,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const absl::string_view text(reinterpret_cast<const char*>(data), size);
   const absl::StatusOr<liger::ModelConfig> config = liger::ParseHfConfig(text);
   if (config.ok()) static_cast<void>(liger::RopeInverseFrequencies(*config));
+  liger::ModelConfig model = Model();
+  static_cast<void>(liger::AddGenerationConfig(text, &model));
   const absl::StatusOr<liger::LoraConfig> lora = liger::ParseLoraConfig(text);
   if (lora.ok()) static_cast<void>(lora->ScaleOf("model.layers.0.self_attn.q_proj"));
   return 0;
