@@ -81,8 +81,8 @@ void GenerationCall::PrepareAndSubmit(QueueTicket ticket, Request request) {
     return EndCall(absl::DeadlineExceededError("the deadline passed before the prompt was read"),
                    {});
   }
-  absl::StatusOr<std::vector<TokenId>> prompt =
-      ReadPrompt(*message_, environment_.tokenizer, environment_.limits);
+  absl::StatusOr<std::vector<TokenId>> prompt = ReadPrompt(
+      *message_, environment_.tokenizer, environment_.chat_template, environment_.limits);
   if (!prompt.ok()) return EndCall(prompt.status(), {});
   request.prompt = *std::move(prompt);
   const absl::Status positions =

@@ -12,6 +12,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
+#include "engine/text/chat_template.h"
 #include "engine/text/tokenizer.h"
 #include "grpcpp/server_context.h"
 #include "liger/v1/generation.pb.h"
@@ -29,7 +30,8 @@ class CallRegistry;
 // What every call works with. All of it outlives the calls.
 struct CallEnvironment {
   EngineLoop* loop = nullptr;
-  const Tokenizer* tokenizer = nullptr;  // null: token ids only
+  const Tokenizer* tokenizer = nullptr;         // null: token ids only
+  const ChatTemplate* chat_template = nullptr;  // null: no messages
   BackgroundWorker* worker = nullptr;
   Metrics* metrics = nullptr;
   CallRegistry* registry = nullptr;

@@ -168,7 +168,8 @@ grpc::ServerUnaryReactor* GenerationService::Tokenize(grpc::CallbackServerContex
                                                       v1::TokenizeResponse* response) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   auto work = [this, reactor, message, response] {
-    const auto ids = ReadTokenizeRequest(*message, environment_.tokenizer);
+    const auto ids =
+        ReadTokenizeRequest(*message, environment_.tokenizer, environment_.chat_template);
     if (ids.ok()) {
       response->mutable_ids()->Add(ids->begin(), ids->end());
       for (const TokenId id : *ids) {

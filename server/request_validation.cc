@@ -7,7 +7,6 @@
 #include "absl/strings/str_cat.h"
 #include "engine/sampling_params.h"
 #include "engine/status_macros.h"
-#include "engine/text/chat_template.h"
 
 namespace liger {
 namespace {
@@ -201,13 +200,18 @@ int64_t TextBytes(const v1::ChatMessages& messages) {
 }
 
 absl::StatusOr<std::vector<TokenId>> EncodeChat(const Tokenizer& tokenizer,
+                                                const ChatTemplate* chat_template,
                                                 const v1::ChatMessages& conversation) {
+  if (chat_template == nullptr) {
+    return absl::FailedPreconditionError(
+        "messages: this model has no chat template that can be used; send prompt or token_ids");
+  }
   std::vector<ChatMessage> messages;
   messages.reserve(conversation.messages_size());
   for (const v1::ChatMessage& message : conversation.messages()) {
     messages.push_back({message.role(), message.content()});
   }
-  return ApplyChatTemplate(tokenizer, messages);
+  return chat_template->Apply(tokenizer, messages);
 }
 
 absl::Status NoTokenizer() {
@@ -248,6 +252,7 @@ absl::StatusOr<Request> ReadParameters(const v1::GenerateRequest& message,
 
 absl::StatusOr<std::vector<TokenId>> ReadPrompt(const v1::GenerateRequest& message,
                                                 const Tokenizer* tokenizer,
+                                                const ChatTemplate* chat_template,
                                                 const RequestLimits& limits) {
   if (message.has_token_ids()) {
     return std::vector<TokenId>(message.token_ids().ids().begin(), message.token_ids().ids().end());
@@ -260,7 +265,7 @@ absl::StatusOr<std::vector<TokenId>> ReadPrompt(const v1::GenerateRequest& messa
   if (message.has_prompt()) {
     tokenizer->Encode(message.prompt(), Tokenizer::Specials::kText, &ids);
   } else {
-    LIGER_ASSIGN_OR_RETURN(ids, EncodeChat(*tokenizer, message.messages()));
+    LIGER_ASSIGN_OR_RETURN(ids, EncodeChat(*tokenizer, chat_template, message.messages()));
   }
   if (ids.empty()) return Invalid(field, " has no tokens; it needs one or more");
   if (static_cast<int64_t>(ids.size()) > limits.max_prompt_tokens) {
@@ -302,7 +307,8 @@ int64_t PromptTextBytes(const v1::GenerateRequest& message) {
 }
 
 absl::StatusOr<std::vector<TokenId>> ReadTokenizeRequest(const v1::TokenizeRequest& message,
-                                                         const Tokenizer* tokenizer) {
+                                                         const Tokenizer* tokenizer,
+                                                         const ChatTemplate* chat_template) {
   if (tokenizer == nullptr) return NoTokenizer();
   if (const int64_t bytes = TokenizeTextBytes(message); bytes > kMaxTokenizeBytes) {
     return Invalid(message.has_text() ? "text" : "messages", " has ", bytes,
@@ -314,7 +320,7 @@ absl::StatusOr<std::vector<TokenId>> ReadTokenizeRequest(const v1::TokenizeReque
                                                    ? Tokenizer::Specials::kParse
                                                    : Tokenizer::Specials::kText);
     case v1::TokenizeRequest::kMessages:
-      return EncodeChat(*tokenizer, message.messages());
+      return EncodeChat(*tokenizer, chat_template, message.messages());
     case v1::TokenizeRequest::INPUT_NOT_SET:
       break;
   }

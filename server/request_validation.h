@@ -9,6 +9,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "engine/text/chat_template.h"
 #include "engine/text/tokenizer.h"
 #include "liger/v1/generation.pb.h"
 #include "scheduler/request.h"
@@ -45,9 +46,11 @@ absl::StatusOr<Request> ReadParameters(const v1::GenerateRequest& message,
                                        const RequestLimits& limits);
 
 // The prompt's tokens, linear in its length. `tokenizer` may be null: INVALID_ARGUMENT for text
-// then. Takes a message that ReadParameters took.
+// then; so may `chat_template`: FAILED_PRECONDITION for messages. Takes a message that
+// ReadParameters took.
 absl::StatusOr<std::vector<TokenId>> ReadPrompt(const v1::GenerateRequest& message,
                                                 const Tokenizer* tokenizer,
+                                                const ChatTemplate* chat_template,
                                                 const RequestLimits& limits);
 
 // Checks `positions`, the request's own, against the prompt, and adds those that a conversation
@@ -60,7 +63,8 @@ absl::Status AddSnapshotPositions(const v1::GenerateRequest& message, const Requ
 int64_t PromptTextBytes(const v1::GenerateRequest& message);
 
 absl::StatusOr<std::vector<TokenId>> ReadTokenizeRequest(const v1::TokenizeRequest& message,
-                                                         const Tokenizer* tokenizer);
+                                                         const Tokenizer* tokenizer,
+                                                         const ChatTemplate* chat_template);
 // About how many bytes of text ReadTokenizeRequest will have to tokenize.
 int64_t TokenizeTextBytes(const v1::TokenizeRequest& message);
 

@@ -38,6 +38,25 @@ std::string AdapterName(const std::string& path) {
   return (normal.has_filename() ? normal : normal.parent_path()).filename().string();
 }
 
+// The model's own template; ChatML where it has none. A model whose template cannot be used still
+// serves prompts.
+std::optional<ChatTemplate> LoadChatTemplateIfAny(const ServerConfig& config,
+                                                  const Tokenizer* tokenizer) {
+  if (tokenizer == nullptr) return std::nullopt;
+  absl::StatusOr<ChatTemplate> chat_template = LoadChatTemplate(config.model);
+  if (absl::IsNotFound(chat_template.status())) {
+    chat_template = ChatTemplate::ChatMl(*tokenizer);
+    if (chat_template.ok()) {
+      Log(LogLevel::kInfo, "no chat template: messages are written as ChatML",
+          {{"model", config.model}});
+    }
+  }
+  if (chat_template.ok()) return *std::move(chat_template);
+  Log(LogLevel::kWarning, "no usable chat template: messages are refused",
+      {{"model", config.model}, {"message", chat_template.status().message()}});
+  return std::nullopt;
+}
+
 int64_t LongestToken(const Tokenizer* tokenizer) {
   size_t longest = 0;
   if (tokenizer != nullptr) {
@@ -79,6 +98,7 @@ absl::StatusOr<ServedModel> LoadModel(const ServerConfig& config) {
   } else {
     return tokenizer.status();
   }
+  model.chat_template = LoadChatTemplateIfAny(config, model.tokenizer.get());
   Log(LogLevel::kInfo, "loading weights",
       {{"name", checkpoint->config().name},
        {"gate", GateName(checkpoint->config().gate)},

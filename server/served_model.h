@@ -4,10 +4,12 @@
 #define LIGER_SERVER_SERVED_MODEL_H_
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
 #include "engine/engine.h"
+#include "engine/text/chat_template.h"
 #include "engine/text/tokenizer.h"
 #include "server/config.h"
 #include "server/request_validation.h"
@@ -16,7 +18,8 @@ namespace liger {
 
 struct ServedModel {
   std::unique_ptr<Engine> engine;
-  std::unique_ptr<Tokenizer> tokenizer;  // null: token ids only
+  std::unique_ptr<Tokenizer> tokenizer;       // null: token ids only
+  std::optional<ChatTemplate> chat_template;  // none: no messages
   RequestLimits limits;
 };
 

@@ -118,6 +118,9 @@ absl::Status Server::Start() {
   parts.worker = std::make_unique<BackgroundWorker>();
   parts.environment = {.loop = parts.loop.get(),
                        .tokenizer = parts.model.tokenizer.get(),
+                       .chat_template = parts.model.chat_template.has_value()
+                                            ? &*parts.model.chat_template
+                                            : nullptr,
                        .worker = parts.worker.get(),
                        .metrics = &parts.metrics,
                        .registry = &parts.registry,

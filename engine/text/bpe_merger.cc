@@ -18,8 +18,6 @@ struct Candidate {
   uint32_t index;
 };
 
-uint64_t Pair(uint32_t high, uint32_t low) { return uint64_t{high} << 32 | low; }
-
 // Two queues of candidates that give the lowest rank first, the lowest index of equal ranks.
 
 // A binary heap: quick while it fits a near cache.
@@ -28,7 +26,7 @@ class HeapQueue {
   explicit HeapQueue(std::vector<uint64_t>* heap) : heap_(*heap) { heap_.clear(); }
 
   void Push(Candidate candidate) {
-    heap_.push_back(Pair(candidate.rank, candidate.index));
+    heap_.push_back(uint64_t{candidate.rank} << 32 | candidate.index);
     std::push_heap(heap_.begin(), heap_.end(), std::greater<>());
   }
   std::optional<Candidate> Pop() {
@@ -89,11 +87,6 @@ constexpr size_t kLongWord = 4096;
 
 }  // namespace
 
-bool BpeMerger::Add(TokenId left, TokenId right, TokenId merged) {
-  const auto rank = static_cast<uint32_t>(merges_.size());
-  return merges_.try_emplace(Pair(left, right), Result{rank, merged}).second;
-}
-
 const BpeMerger::Result* BpeMerger::Find(TokenId left, TokenId right) const {
   const auto it = merges_.find(Pair(left, right));
   return it == merges_.end() ? nullptr : &it->second;
@@ -136,7 +129,8 @@ void BpeMerger::Merge(absl::Span<const TokenId> word, Scratch* scratch,
   for (uint32_t i = 0; i < size; ++i) {
     symbols[i] = {word[i], i == 0 ? kNone : i - 1, i + 1 == size ? kNone : i + 1, kNone};
   }
-  if (size < kLongWord) {
+  // Shared ranks would have the buckets sorted again and again.
+  if (size < kLongWord || shares_ranks_) {
     MergeAll(&symbols, HeapQueue(&scratch->heap_));
   } else {
     MergeAll(&symbols, BucketQueue());

@@ -34,7 +34,17 @@ class BpeMerger {
 
   void Reserve(size_t merges) { merges_.reserve(merges); }
   // Adds the next weaker merge. False where the pair has one already.
-  bool Add(TokenId left, TokenId right, TokenId merged);
+  bool Add(TokenId left, TokenId right, TokenId merged) {
+    return Add(left, right, merged, static_cast<uint32_t>(merges_.size()));
+  }
+  // The same with a rank of its own, the lowest strongest. Merges into one token may share it;
+  // those into different ones only after ShareRanks.
+  bool Add(TokenId left, TokenId right, TokenId merged, uint32_t rank) {
+    return merges_.try_emplace(Pair(left, right), Result{rank, merged}).second;
+  }
+
+  // Lets merges into different tokens have one rank: the leftmost is done first then, too.
+  void ShareRanks() { shares_ranks_ = true; }
 
   // Appends `word` with all merges done to `out`. Time is O(n log n) and close to linear, memory
   // about 40 bytes a symbol. At most 2^32 - 2 symbols.
@@ -46,6 +56,9 @@ class BpeMerger {
     TokenId merged;
   };
 
+  static uint64_t Pair(TokenId left, TokenId right) {
+    return uint64_t{static_cast<uint32_t>(left)} << 32 | static_cast<uint32_t>(right);
+  }
   const Result* Find(TokenId left, TokenId right) const;
   // Queues the merge of symbol `index` with the next one, if there is one.
   template <typename Queue>
@@ -54,6 +67,7 @@ class BpeMerger {
   void MergeAll(std::vector<Scratch::Symbol>* symbols, Queue queue) const;
 
   absl::flat_hash_map<uint64_t, Result> merges_;
+  bool shares_ranks_ = false;
 };
 
 }  // namespace liger

@@ -5,7 +5,9 @@
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "engine/status_macros.h"
 #include "engine/text/byte_alphabet.h"
+#include "engine/text/unicode.h"
 #include "engine/text/utf8.h"
 
 namespace liger {
@@ -29,6 +31,21 @@ bool IsNormal(const BpeVocabulary& vocabulary, size_t id) {
 
 }  // namespace
 
+absl::StatusOr<std::vector<std::pair<absl::string_view, absl::string_view>>> SplitMerges(
+    absl::Span<const absl::string_view> merges) {
+  std::vector<std::pair<absl::string_view, absl::string_view>> pairs;
+  pairs.reserve(merges.size());
+  for (size_t i = 0; i < merges.size(); ++i) {
+    const size_t space = merges[i].find(' ');
+    if (space == absl::string_view::npos ||
+        merges[i].find(' ', space + 1) != absl::string_view::npos) {
+      return Damaged("merges", i, "is not two tokens with one space between: ", Quoted(merges[i]));
+    }
+    pairs.emplace_back(merges[i].substr(0, space), merges[i].substr(space + 1));
+  }
+  return pairs;
+}
+
 struct ByteLevelBpe::Scratch {
   std::vector<TokenId> symbols;
   BpeMerger::Scratch merger;
@@ -39,12 +56,12 @@ absl::StatusOr<std::unique_ptr<ByteLevelBpe>> ByteLevelBpe::Create(const BpeVoca
   std::unique_ptr<ByteLevelBpe> result(new ByteLevelBpe(std::move(pre_tokenizer)));
   const absl::StatusOr<TokenNames> names = result->AddTokens(vocabulary);
   if (!names.ok()) return names.status();
-  if (const absl::Status status = result->AddByteTokens(vocabulary); !status.ok()) return status;
-  if (const absl::Status status = result->AddMerges(vocabulary, *names); !status.ok()) {
-    return status;
-  }
-  result->IndexTexts(vocabulary);
+  LIGER_RETURN_IF_ERROR(result->AddByteTokens(vocabulary));
+  if (!vocabulary.merges_by_id) LIGER_RETURN_IF_ERROR(result->AddMerges(vocabulary, *names));
+  LIGER_RETURN_IF_ERROR(result->IndexTexts(vocabulary));
+  if (vocabulary.merges_by_id) result->AddMergesById(vocabulary);
   result->FindWords(vocabulary);
+  result->normalizes_ = vocabulary.normalizes;
   return result;
 }
 
@@ -65,11 +82,18 @@ absl::StatusOr<ByteLevelBpe::TokenNames> ByteLevelBpe::AddTokens(const BpeVocabu
   tokens_.reserve(size);
   for (size_t i = 0; i < size; ++i) {
     const absl::string_view name = vocabulary.tokens[i];
-    if (name.empty()) return Damaged("tokens", i, "is empty");
+    const bool raw = vocabulary.raw_bytes && IsNormal(vocabulary, i);
+    if (name.empty()) {
+      if (vocabulary.types[i] != static_cast<int64_t>(TokenType::kUnused)) {
+        return Damaged("tokens", i, "is empty");
+      }
+      tokens_.push_back({bytes_.size(), 0, /*special=*/false, /*is_word=*/false});
+      continue;
+    }
     if (name.size() > kMaxTokenBytes) {
       return Damaged("tokens", i, "has ", name.size(), " bytes; the limit is ", kMaxTokenBytes);
     }
-    if (ValidUtf8Prefix(name) < name.size()) {
+    if (!raw && ValidUtf8Prefix(name) < name.size()) {
       return Damaged("tokens", i, "is not UTF-8: ", Quoted(name));
     }
     const auto [other, added] = names.try_emplace(name, static_cast<TokenId>(i));
@@ -81,7 +105,7 @@ absl::StatusOr<ByteLevelBpe::TokenNames> ByteLevelBpe::AddTokens(const BpeVocabu
     }
     const auto type = static_cast<TokenType>(number);
     const size_t begin = bytes_.size();
-    if (type != TokenType::kNormal) {
+    if (type != TokenType::kNormal || raw) {
       absl::StrAppend(&bytes_, name);
     } else if (!AppendFromByteAlphabet(name, &bytes_)) {
       return Damaged("tokens", i, "is not in the alphabet of byte-level tokens: ", Quoted(name));
@@ -119,16 +143,10 @@ absl::Status ByteLevelBpe::AddMerges(const BpeVocabulary& vocabulary, const Toke
   merger_.Reserve(size);
   std::string merged_name;
   for (size_t i = 0; i < size; ++i) {
-    const absl::string_view merge = vocabulary.merges[i];
-    const size_t space = merge.find(' ');
-    if (space == absl::string_view::npos || merge.find(' ', space + 1) != absl::string_view::npos) {
-      return Damaged("merges", i, "is not two tokens with one space between: ", Quoted(merge));
-    }
-    merged_name.assign(merge.data(), space);
-    merged_name.append(merge.data() + space + 1, merge.size() - space - 1);
+    const auto& [left, right] = vocabulary.merges[i];
+    merged_name = absl::StrCat(left, right);
     TokenId ids[3];  // left, right, merged
-    const absl::string_view parts[3] = {merge.substr(0, space), merge.substr(space + 1),
-                                        merged_name};
+    const absl::string_view parts[3] = {left, right, merged_name};
     for (int part = 0; part < 3; ++part) {
       const auto it = names.find(parts[part]);
       if (it == names.end()) {
@@ -141,25 +159,53 @@ absl::Status ByteLevelBpe::AddMerges(const BpeVocabulary& vocabulary, const Toke
       }
     }
     if (!merger_.Add(ids[0], ids[1], ids[2])) {
-      return Damaged("merges", i, "is there twice: ", Quoted(merge));
+      return Damaged("merges", i, "is there twice: ", Quoted(absl::StrCat(left, " ", right)));
     }
   }
   return absl::OkStatus();
 }
 
-void ByteLevelBpe::IndexTexts(const BpeVocabulary& vocabulary) {
+absl::Status ByteLevelBpe::IndexTexts(const BpeVocabulary& vocabulary) {
+  absl::flat_hash_map<TokenId, AddedToken> flags;
+  for (size_t i = 0; i < vocabulary.added.size(); ++i) {
+    const AddedToken& token = vocabulary.added[i];
+    if (!Contains(token.id)) return Damaged("added_tokens", i, "has id ", token.id);
+    flags.try_emplace(token.id, token);
+  }
   by_text_.reserve(tokens_.size());
   // Of a normal and another token with the same text, FindToken means the one written as it is.
   for (const bool normal : {false, true}) {
     for (size_t i = 0; i < tokens_.size(); ++i) {
-      if (IsNormal(vocabulary, i) != normal) continue;
+      if (IsNormal(vocabulary, i) != normal || tokens_[i].size == 0) continue;
       const auto id = static_cast<TokenId>(i);
       const absl::string_view text = Bytes(tokens_[i]);
       by_text_.try_emplace(text, id);
-      const bool user_defined =
-          vocabulary.types[i] == static_cast<int64_t>(TokenType::kUserDefined);
-      if (user_defined) in_any_text_.Add(text, id);
-      if (user_defined || tokens_[i].special) in_trusted_text_.Add(text, id);
+      const bool unused = vocabulary.types[i] == static_cast<int64_t>(TokenType::kUnused);
+      if (normal || unused) continue;
+      AddedToken token = {.id = id};
+      if (const auto it = flags.find(id); it != flags.end()) token = it->second;
+      token.special = tokens_[i].special;
+      added_.Add(text, token);
+    }
+  }
+  return absl::OkStatus();
+}
+
+void ByteLevelBpe::AddMergesById(const BpeVocabulary& vocabulary) {
+  const auto find = [&](absl::string_view bytes) -> std::optional<TokenId> {
+    const auto it = by_text_.find(bytes);
+    if (it == by_text_.end() || !IsNormal(vocabulary, it->second)) return std::nullopt;
+    return it->second;
+  };
+  for (size_t i = 0; i < tokens_.size(); ++i) {
+    if (!IsNormal(vocabulary, i)) continue;
+    const absl::string_view bytes = Bytes(tokens_[i]);
+    for (size_t cut = 1; cut < bytes.size(); ++cut) {
+      const auto left = find(bytes.substr(0, cut));
+      const auto right = left.has_value() ? find(bytes.substr(cut)) : std::nullopt;
+      if (right.has_value()) {
+        merger_.Add(*left, *right, static_cast<TokenId>(i), static_cast<uint32_t>(i));
+      }
     }
   }
 }
@@ -170,24 +216,30 @@ void ByteLevelBpe::FindWords(const BpeVocabulary& vocabulary) {
   for (size_t i = 0; i < tokens_.size(); ++i) {
     if (!IsNormal(vocabulary, i)) continue;
     ids.clear();
-    MergeBytes(Bytes(tokens_[i]), &scratch, &ids);
-    if (ids.size() != 1 || ids[0] != static_cast<TokenId>(i)) continue;
+    if (!vocabulary.whole_words) {
+      MergeBytes(Bytes(tokens_[i]), &scratch, &ids);
+      if (ids.size() != 1 || ids[0] != static_cast<TokenId>(i)) continue;
+    }
     tokens_[i].is_word = true;
     longest_word_ = std::max<size_t>(longest_word_, tokens_[i].size);
   }
 }
 
-void ByteLevelBpe::Encode(absl::string_view text, Specials specials,
-                          std::vector<TokenId>* ids) const {
-  const SpecialTokenFinder& finder = specials == Specials::kParse ? in_trusted_text_ : in_any_text_;
+void ByteLevelBpe::Encode(absl::Span<const TextPart> parts, std::vector<TokenId>* ids) const {
   Scratch scratch;
+  std::string normalized;
   const auto encode_word = [&](absl::string_view word) { EncodeWord(word, &scratch, ids); };
-  while (const auto token = finder.FindFirst(text)) {
-    pre_tokenizer_.Split(text.substr(0, token->begin), encode_word);
-    ids->push_back(token->id);
-    text.remove_prefix(token->begin + token->size);
-  }
-  pre_tokenizer_.Split(text, encode_word);
+  added_.Split(
+      parts,
+      [&](absl::string_view text) {
+        if (normalizes_) {
+          normalized.clear();
+          AppendNfc(text, &normalized);
+          text = normalized;
+        }
+        pre_tokenizer_.Split(text, encode_word);
+      },
+      [&](TokenId id) { ids->push_back(id); });
 }
 
 void ByteLevelBpe::EncodeWord(absl::string_view word, Scratch* scratch,

@@ -16,30 +16,39 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "engine/text/added_tokens.h"
 #include "engine/text/bpe_merger.h"
 #include "engine/text/pre_tokenizer.h"
-#include "engine/text/special_token_finder.h"
+#include "engine/text/token_type.h"
 #include "engine/text/tokenizer.h"
 
 namespace liger {
 
-// As GGUF numbers them (tokenizer.ggml.token_type).
-enum class TokenType : int32_t {
-  kNormal = 1,
-  kUnknown = 2,      // special
-  kControl = 3,      // special
-  kUserDefined = 4,  // recognised in any text, as it is written
-  kUnused = 5,       // never encoded
-};
-
 // A vocabulary as files hold it. Views need to live only until Create returns.
 struct BpeVocabulary {
   // By id. A normal token's bytes are written in GPT-2's alphabet, which has a printable character
-  // for every byte (byte_alphabet.h); all others are plain text.
+  // for every byte (byte_alphabet.h); all others are plain text. An unused one may be empty.
   std::vector<absl::string_view> tokens;
-  std::vector<int64_t> types;             // TokenType of each token
-  std::vector<absl::string_view> merges;  // "left right", strongest first
+  std::vector<int64_t> types;                                           // TokenType of each token
+  std::vector<std::pair<absl::string_view, absl::string_view>> merges;  // strongest first
+
+  // How tokens that are not normal are found where it is not as their type says.
+  std::vector<AddedToken> added;
+  // Normal tokens are written as their bytes, not in GPT-2's alphabet.
+  bool raw_bytes = false;
+  // There are no merges: two tokens that make a third merge, the one with the lowest id first
+  // (github.com/openai/tiktoken).
+  bool merges_by_id = false;
+  // A word that is a token is that token, whatever merging its bytes would make of it.
+  bool whole_words = false;
+  // Text is brought to Unicode's normalization form C first.
+  bool normalizes = false;
 };
+
+// Merges as files write them, "left right". INVALID_ARGUMENT names the index of one that is not two
+// tokens with one space between them.
+absl::StatusOr<std::vector<std::pair<absl::string_view, absl::string_view>>> SplitMerges(
+    absl::Span<const absl::string_view> merges);
 
 class ByteLevelBpe : public Tokenizer {
  public:
@@ -54,15 +63,15 @@ class ByteLevelBpe : public Tokenizer {
   // - `types` of another size than `tokens`, no tokens or merges, or more than kMaxTokens;
   // - a token that is empty, longer than kMaxTokenBytes, there twice, not UTF-8, or, where normal,
   //   not in GPT-2's alphabet; an unknown type;
+  // - an entry of `added` that names no token;
   // - no normal token for a line feed or for a printable character of ASCII (other bytes may be
   //   missing, as they are in SmolLM2: such bytes are left out of what is encoded);
-  // - a merge that is not two tokens with one space between them, names or makes a token that does
-  //   not exist or is not normal, or is there twice.
+  // - a merge that names or makes a token that does not exist or is not normal, or is there twice.
   static absl::StatusOr<std::unique_ptr<ByteLevelBpe>> Create(const BpeVocabulary& vocabulary,
                                                               PreTokenizer pre_tokenizer);
 
   using Tokenizer::Encode;
-  void Encode(absl::string_view text, Specials specials, std::vector<TokenId>* ids) const override;
+  void Encode(absl::Span<const TextPart> parts, std::vector<TokenId>* ids) const override;
   absl::string_view TokenBytes(TokenId id) const override;
   bool IsSpecial(TokenId id) const override;
   int vocab_size() const override { return static_cast<int>(tokens_.size()); }
@@ -83,7 +92,8 @@ class ByteLevelBpe : public Tokenizer {
   absl::StatusOr<TokenNames> AddTokens(const BpeVocabulary& vocabulary);
   absl::Status AddByteTokens(const BpeVocabulary& vocabulary);
   absl::Status AddMerges(const BpeVocabulary& vocabulary, const TokenNames& names);
-  void IndexTexts(const BpeVocabulary& vocabulary);
+  void AddMergesById(const BpeVocabulary& vocabulary);
+  absl::Status IndexTexts(const BpeVocabulary& vocabulary);
   void FindWords(const BpeVocabulary& vocabulary);
 
   bool Contains(TokenId id) const { return id >= 0 && id < vocab_size(); }
@@ -94,14 +104,14 @@ class ByteLevelBpe : public Tokenizer {
   void MergeBytes(absl::string_view word, Scratch* scratch, std::vector<TokenId>* ids) const;
 
   const PreTokenizer pre_tokenizer_;
+  bool normalizes_ = false;
   std::string bytes_;  // of all tokens
   std::vector<Token> tokens_;
   size_t longest_word_ = 0;  // of the tokens that are words
   std::array<std::optional<TokenId>, 256> byte_tokens_;
   BpeMerger merger_;
   absl::flat_hash_map<absl::string_view, TokenId> by_text_;
-  SpecialTokenFinder in_any_text_;      // what Specials::kText finds
-  SpecialTokenFinder in_trusted_text_;  // what Specials::kParse finds
+  AddedTokens added_;
 };
 
 }  // namespace liger

@@ -1,69 +1,125 @@
 #include <filesystem>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "engine/status_macros.h"
 #include "engine/text/byte_level_bpe.h"
+#include "engine/text/model_files.h"
 #include "engine/text/pre_tokenizer.h"
+#include "engine/text/sentence_piece_bpe.h"
+#include "engine/text/sentence_piece_model.h"
+#include "engine/text/tekken.h"
 #include "engine/text/tokenizer.h"
+#include "engine/text/tokenizer_json.h"
 #include "engine/weights/gguf.h"
 
 namespace liger {
 namespace {
 
+using TokenizerOr = absl::StatusOr<std::unique_ptr<Tokenizer>>;
+
 constexpr absl::string_view kModelKey = "tokenizer.ggml.model";
 
-absl::StatusOr<std::unique_ptr<Tokenizer>> ReadTokenizer(const Gguf& gguf) {
-  const absl::StatusOr<absl::string_view> model = gguf.GetString(kModelKey);
-  if (!model.ok()) return model.status();
-  if (*model != "gpt2") {
-    return absl::InvalidArgumentError("unsupported tokenizer.ggml.model; supported is: gpt2");
-  }
-  const absl::StatusOr<absl::string_view> pre = gguf.GetString("tokenizer.ggml.pre");
-  if (!pre.ok()) return pre.status();
-  absl::StatusOr<PreTokenizer> pre_tokenizer = PreTokenizer::ForGgufName(*pre);
+// A file that has a tokenizer's name but lacks a part of it is damaged.
+TokenizerOr InFile(const std::string& path, TokenizerOr tokenizer) {
+  if (tokenizer.ok()) return tokenizer;
+  return absl::InvalidArgumentError(absl::StrCat(path, ": ", tokenizer.status().message()));
+}
+
+template <typename T>
+TokenizerOr InGguf(absl::StatusOr<std::unique_ptr<T>> tokenizer) {
+  if (tokenizer.ok()) return *std::move(tokenizer);
+  return absl::InvalidArgumentError(absl::StrCat("tokenizer.ggml.", tokenizer.status().message()));
+}
+
+TokenizerOr ReadByteLevel(const Gguf& gguf, std::vector<absl::string_view> tokens,
+                          std::vector<int64_t> types) {
+  LIGER_ASSIGN_OR_RETURN(const absl::string_view pre, gguf.GetString("tokenizer.ggml.pre"));
+  absl::StatusOr<PreTokenizer> pre_tokenizer = PreTokenizer::ForGgufName(pre);
   if (!pre_tokenizer.ok()) {
     return absl::InvalidArgumentError(
         absl::StrCat("tokenizer.ggml.pre: ", pre_tokenizer.status().message()));
   }
-  absl::StatusOr<std::vector<absl::string_view>> tokens =
-      gguf.GetStringArray("tokenizer.ggml.tokens");
-  if (!tokens.ok()) return tokens.status();
-  absl::StatusOr<std::vector<int64_t>> types = gguf.GetIntArray("tokenizer.ggml.token_type");
-  if (!types.ok()) return types.status();
-  absl::StatusOr<std::vector<absl::string_view>> merges =
-      gguf.GetStringArray("tokenizer.ggml.merges");
-  if (!merges.ok()) return merges.status();
-  absl::StatusOr<std::unique_ptr<ByteLevelBpe>> tokenizer = ByteLevelBpe::Create(
-      {.tokens = *std::move(tokens), .types = *std::move(types), .merges = *std::move(merges)},
-      *std::move(pre_tokenizer));
-  if (!tokenizer.ok()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("tokenizer.ggml.", tokenizer.status().message()));
+  LIGER_ASSIGN_OR_RETURN(const std::vector<absl::string_view> lines,
+                         gguf.GetStringArray("tokenizer.ggml.merges"));
+  auto merges = SplitMerges(lines);
+  if (!merges.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat("tokenizer.ggml.", merges.status().message()));
   }
-  return *std::move(tokenizer);
+  // What the same models' tokenizer.json says, and the format has no field for.
+  const bool qwen = pre == "qwen2" || pre == "deepseek-r1-qwen";
+  const bool whole_words = absl::StartsWith(pre, "llama") || pre == "tekken";
+  return InGguf(ByteLevelBpe::Create({.tokens = std::move(tokens),
+                                      .types = std::move(types),
+                                      .merges = *std::move(merges),
+                                      .whole_words = whole_words,
+                                      .normalizes = qwen},
+                                     *std::move(pre_tokenizer)));
+}
+
+TokenizerOr ReadSentencePiece(const Gguf& gguf, std::vector<absl::string_view> tokens,
+                              std::vector<int64_t> types) {
+  LIGER_ASSIGN_OR_RETURN(std::vector<float> scores, gguf.GetFloatArray("tokenizer.ggml.scores"));
+  bool prefix = true;
+  if (gguf.Has("tokenizer.ggml.add_space_prefix")) {
+    LIGER_ASSIGN_OR_RETURN(prefix, gguf.GetBool("tokenizer.ggml.add_space_prefix"));
+  }
+  PieceVocabulary vocabulary = {.pieces = std::move(tokens),
+                                .types = std::move(types),
+                                .scores = std::move(scores),
+                                .merges = {},
+                                .added = {}};
+  if (!prefix) vocabulary.prefix = PieceVocabulary::Prefix::kNone;
+  return InGguf(SentencePieceBpe::Create(vocabulary));
+}
+
+TokenizerOr ReadGguf(const Gguf& gguf) {
+  LIGER_ASSIGN_OR_RETURN(const absl::string_view model, gguf.GetString(kModelKey));
+  if (model != "gpt2" && model != "llama") {
+    return absl::InvalidArgumentError(
+        "unsupported tokenizer.ggml.model; supported are: gpt2, llama");
+  }
+  LIGER_ASSIGN_OR_RETURN(std::vector<absl::string_view> tokens,
+                         gguf.GetStringArray("tokenizer.ggml.tokens"));
+  LIGER_ASSIGN_OR_RETURN(std::vector<int64_t> types, gguf.GetIntArray("tokenizer.ggml.token_type"));
+  return model == "gpt2" ? ReadByteLevel(gguf, std::move(tokens), std::move(types))
+                         : ReadSentencePiece(gguf, std::move(tokens), std::move(types));
+}
+
+TokenizerOr LoadFromGguf(const std::string& path) {
+  LIGER_ASSIGN_OR_RETURN(const Gguf gguf, OpenGguf(path));
+  if (!gguf.Has(kModelKey)) {
+    return absl::NotFoundError(absl::StrCat(path, ": holds no ", kModelKey));
+  }
+  return InFile(path, ReadGguf(gguf));
+}
+
+TokenizerOr LoadFromFolder(const std::string& folder) {
+  for (const bool tekken : {false, true}) {
+    const std::string path = absl::StrCat(folder, tekken ? "/tekken.json" : "/tokenizer.json");
+    const absl::StatusOr<nlohmann::json> json = ReadJsonFile(path, kMaxTokenizerBytes);
+    if (absl::IsNotFound(json.status())) continue;
+    if (!json.ok()) return json.status();
+    return InFile(path, tekken ? ParseTekken(*json) : ParseTokenizerJson(*json));
+  }
+  const std::string path = absl::StrCat(folder, "/tokenizer.model");
+  const absl::StatusOr<std::string> bytes = ReadTextFile(path, kMaxTokenizerBytes);
+  if (bytes.ok()) return InFile(path, ParseSentencePieceModel(*bytes));
+  if (!absl::IsNotFound(bytes.status())) return bytes.status();
+  return absl::NotFoundError(
+      absl::StrCat(folder, ": holds no tokenizer.json, tekken.json or tokenizer.model"));
 }
 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer(const std::string& model_path) {
-  if (std::filesystem::path(model_path).extension() != ".gguf") {
-    return absl::NotFoundError(
-        absl::StrCat(model_path, ": a tokenizer is read from a .gguf file only"));
-  }
-  const absl::StatusOr<Gguf> gguf = OpenGguf(model_path);
-  if (!gguf.ok()) return gguf.status();
-  if (!gguf->Has(kModelKey)) {
-    return absl::NotFoundError(absl::StrCat(model_path, ": holds no ", kModelKey));
-  }
-  absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = ReadTokenizer(*gguf);
-  if (!tokenizer.ok()) {
-    // A file that has a tokenizer's name but lacks a part of it is damaged.
-    return absl::InvalidArgumentError(absl::StrCat(model_path, ": ", tokenizer.status().message()));
-  }
-  return tokenizer;
+  return std::filesystem::path(model_path).extension() == ".gguf" ? LoadFromGguf(model_path)
+                                                                  : LoadFromFolder(model_path);
 }
 
 }  // namespace liger

@@ -5,6 +5,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "engine/text/newer_characters.h"
 #include "engine/text/utf8.h"
 
 #define PCRE2_CODE_UNIT_WIDTH 8
@@ -12,21 +13,6 @@
 
 namespace liger {
 namespace {
-
-// PCRE2 has the Unicode tables of the day it was released (10.42: Unicode 14). Letters and numbers
-// that came later, as members of a character class; newer tables make them redundant, not wrong.
-constexpr absl::string_view kNewerLetters =  // of Unicode 15, 15.1 and 16
-    R"(\x{1C89}-\x{1C8A}\x{A7CB}-\x{A7CD}\x{A7DA}-\x{A7DC}\x{105C0}-\x{105F3}\x{10D4A}-\x{10D65})"
-    R"(\x{10D6F}-\x{10D85}\x{10EC2}-\x{10EC4}\x{1123F}-\x{11240}\x{11380}-\x{11389}\x{1138B})"
-    R"(\x{1138E}\x{11390}-\x{113B5}\x{113B7}\x{113D1}\x{113D3}\x{11BC0}-\x{11BE0}\x{11F02})"
-    R"(\x{11F04}-\x{11F10}\x{11F12}-\x{11F33}\x{1342F}\x{13441}-\x{13446}\x{13460}-\x{143FA})"
-    R"(\x{16100}-\x{1611D}\x{16D40}-\x{16D6C}\x{18CFF}\x{1B132}\x{1B155}\x{1DF25}-\x{1DF2A})"
-    R"(\x{1E030}-\x{1E06D}\x{1E4D0}-\x{1E4EB}\x{1E5D0}-\x{1E5ED}\x{1E5F0}\x{2B739})"
-    R"(\x{2EBF0}-\x{2EE5D}\x{31350}-\x{323AF})";
-constexpr absl::string_view kNewerNumbers =  // of Unicode 15 to 17
-    R"(\x{10D40}-\x{10D49}\x{116D0}-\x{116E3}\x{11BF0}-\x{11BF9}\x{11DE0}-\x{11DE9})"
-    R"(\x{11F50}-\x{11F59}\x{16130}-\x{16139}\x{16D70}-\x{16D79}\x{16FF4}-\x{16FF6})"
-    R"(\x{1CCF0}-\x{1CCF9}\x{1D2C0}-\x{1D2D3}\x{1E4F0}-\x{1E4F9}\x{1E5F1}-\x{1E5FA})";
 
 // Escapes of Oniguruma's dialect that PCRE2 reads otherwise, as members of a character class.
 struct Escape {
@@ -37,6 +23,13 @@ struct Escape {
 constexpr Escape kEscapes[] = {
     {R"(\p{L})", R"(\p{L})", kNewerLetters},
     {R"(\p{N})", R"(\p{N})", kNewerNumbers},
+    {R"(\p{P})", R"(\p{P})", kNewerPunctuation},
+    {R"(\p{S})", R"(\p{S})", kNewerSymbols},
+    {R"(\p{M})", R"(\p{M})", kNewerMarks},
+    {R"(\p{Lu})", R"(\p{Lu})", kNewerUpperCaseLetters},
+    {R"(\p{Ll})", R"(\p{Ll})", kNewerLowerCaseLetters},
+    {R"(\p{Lm})", R"(\p{Lm})", kNewerModifierLetters},
+    {R"(\p{Lo})", R"(\p{Lo})", kNewerOtherLetters},
     // PCRE2's \s has U+180E as well, which stopped being a space with Unicode 6.3.
     {R"(\s)", R"(\p{White_Space})", ""},
     {R"(\S)", R"(\P{White_Space})", ""},
@@ -70,11 +63,35 @@ struct NamedPatterns {
   std::vector<absl::string_view> patterns;
 };
 
+constexpr absl::string_view kLlama3Pattern =
+    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*)"
+    R"(|\s*[\r\n]+|\s+(?!\S)|\s+)";
+constexpr absl::string_view kQwen2Pattern =
+    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*)"
+    R"(|\s*[\r\n]+|\s+(?!\S)|\s+)";
+constexpr absl::string_view kTekkenPattern =
+    R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+)"
+    R"(|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*)"
+    R"(|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+
 const std::vector<NamedPatterns>& GgufPreTokenizers() {
   static const auto* const kTable = new std::vector<NamedPatterns>{
-      {"smollm",
-       {R"(\p{N})",
-        R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)"}},
+      {"smollm", {PreTokenizer::kDigitPattern, PreTokenizer::kGpt2Pattern}},
+      {"gpt-2", {PreTokenizer::kGpt2Pattern}},
+      {"llama-bpe", {kLlama3Pattern}},
+      {"llama3", {kLlama3Pattern}},
+      {"llama-v3", {kLlama3Pattern}},
+      {"qwen2", {kQwen2Pattern}},
+      {"deepseek-r1-qwen", {kQwen2Pattern}},
+      {"deepseek-v3",
+       {R"(\p{N}{1,3})", "[\u4E00-\u9FA5\u3040-\u309F\u30A0-\u30FF]+",
+        R"([!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+)"
+        R"(|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*)"
+        R"(|\s*[\r\n]+|\s+(?!\S)|\s+)"}},
+      {"deepseek-coder",
+       {R"([\r\n])", R"(\s?\p{L}+)", R"(\s?\p{P}+)", "[\u4E00-\u9FA5\u0800-\u4E00\uAC00-\uD7FF]+",
+        PreTokenizer::kDigitPattern, PreTokenizer::kGpt2Pattern}},
+      {"tekken", {kTekkenPattern}},
   };
   return *kTable;
 }

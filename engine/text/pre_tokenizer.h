@@ -22,8 +22,14 @@ namespace liger {
 // Immutable after construction, so thread-safe.
 class PreTokenizer {
  public:
-  // `patterns` are of Oniguruma's dialect: \s is Unicode's White_Space, \p{L} and \p{N} those of
-  // Unicode 16. INVALID_ARGUMENT tells what is wrong with which pattern.
+  static constexpr absl::string_view kGpt2Pattern =
+      R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
+  // Every number of Unicode 17 by itself.
+  static constexpr absl::string_view kDigitPattern =
+      R"([\p{N}\x{11DE0}-\x{11DE9}\x{16FF4}-\x{16FF6}])";
+
+  // `patterns` are of Oniguruma's dialect: \s is Unicode's White_Space, general categories are
+  // those of Unicode 16. INVALID_ARGUMENT tells what is wrong with which pattern.
   static absl::StatusOr<PreTokenizer> Create(absl::Span<const absl::string_view> patterns);
   // The patterns that `tokenizer.ggml.pre` of a GGUF file names. INVALID_ARGUMENT lists the names.
   static absl::StatusOr<PreTokenizer> ForGgufName(absl::string_view name);

@@ -4,6 +4,11 @@
 
 namespace liger {
 
+void Tokenizer::Encode(absl::string_view text, Specials specials, std::vector<TokenId>* ids) const {
+  const TextPart part = {text, specials};
+  Encode(absl::MakeConstSpan(&part, 1), ids);
+}
+
 std::vector<TokenId> Tokenizer::Encode(absl::string_view text, Specials specials) const {
   std::vector<TokenId> ids;
   Encode(text, specials, &ids);

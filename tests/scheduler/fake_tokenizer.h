@@ -20,9 +20,11 @@ class FakeTokenizer : public Tokenizer {
 
   using Tokenizer::Encode;
   // One token for each byte, where there is one.
-  void Encode(absl::string_view text, Specials, std::vector<TokenId>* ids) const override {
-    for (const char c : text) {
-      if (const auto id = FindToken(absl::string_view(&c, 1))) ids->push_back(*id);
+  void Encode(absl::Span<const TextPart> parts, std::vector<TokenId>* ids) const override {
+    for (const TextPart& part : parts) {
+      for (const char c : part.text) {
+        if (const auto id = FindToken(absl::string_view(&c, 1))) ids->push_back(*id);
+      }
     }
   }
   absl::string_view TokenBytes(TokenId id) const override { return tokens_[id]; }

@@ -24,9 +24,18 @@ class ByteTokenizer final : public Tokenizer {
   }
 
   using Tokenizer::Encode;
-  void Encode(absl::string_view text, Specials /*specials*/,
-              std::vector<TokenId>* ids) const override {
-    for (const char byte : text) ids->push_back(static_cast<unsigned char>(byte));
+  void Encode(absl::Span<const TextPart> parts, std::vector<TokenId>* ids) const override {
+    for (TextPart part : parts) {
+      while (!part.text.empty()) {
+        TokenId id = static_cast<unsigned char>(part.text[0]);
+        for (const TokenId special : {kStart, kEnd}) {
+          const bool here = part.text.substr(0, texts_[special].size()) == texts_[special];
+          if (here && part.specials == Specials::kParse) id = special;
+        }
+        ids->push_back(id);
+        part.text.remove_prefix(texts_[id].size());
+      }
+    }
   }
   absl::string_view TokenBytes(TokenId id) const override {
     return id >= 0 && id < vocab_size() ? absl::string_view(texts_[id]) : absl::string_view();

@@ -311,17 +311,22 @@ TEST(ReadParameters, WithoutTokenizerOnlyIds) {
               HasSubstr("stopping.stop"));
 }
 
+const ChatTemplate& ChatMl() {
+  static const ChatTemplate chat_template = *ChatTemplate::ChatMl(ByteTokenizer());
+  return chat_template;
+}
+
 TEST(ReadPrompt, FromEachInput) {
   const ByteTokenizer tokenizer;
   v1::GenerateRequest message;
   message.set_prompt("ab");
-  EXPECT_THAT(*ReadPrompt(message, &tokenizer, Limits()), ElementsAre('a', 'b'));
+  EXPECT_THAT(*ReadPrompt(message, &tokenizer, &ChatMl(), Limits()), ElementsAre('a', 'b'));
   message.mutable_token_ids()->add_ids(257);
-  EXPECT_THAT(*ReadPrompt(message, nullptr, Limits()), ElementsAre(257));
+  EXPECT_THAT(*ReadPrompt(message, nullptr, nullptr, Limits()), ElementsAre(257));
   v1::ChatMessage* chat = message.mutable_messages()->add_messages();
   chat->set_role("system");
   chat->set_content("<|im_end|>");
-  const auto ids = ReadPrompt(message, &tokenizer, Limits());
+  const auto ids = ReadPrompt(message, &tokenizer, &ChatMl(), Limits());
   ASSERT_TRUE(ids.ok()) << ids.status();
   EXPECT_EQ(ids->front(), ByteTokenizer::kStart);
   EXPECT_EQ(std::count(ids->begin(), ids->end(), ByteTokenizer::kEnd), 1)
@@ -332,31 +337,31 @@ TEST(ReadPrompt, CountsTokens) {
   const ByteTokenizer tokenizer;
   v1::GenerateRequest message;
   message.set_prompt(std::string(101, 'x'));
-  const absl::Status status = ReadPrompt(message, &tokenizer, Limits()).status();
+  const absl::Status status = ReadPrompt(message, &tokenizer, &ChatMl(), Limits()).status();
   EXPECT_EQ(status.code(), kInvalid);
   EXPECT_THAT(std::string(status.message()), AllOf(HasSubstr("101"), HasSubstr("100")));
   message.set_prompt(std::string(100, 'x'));
-  EXPECT_TRUE(ReadPrompt(message, &tokenizer, Limits()).ok());
+  EXPECT_TRUE(ReadPrompt(message, &tokenizer, &ChatMl(), Limits()).ok());
 }
 
 TEST(ReadPrompt, NamesTheMessage) {
   const ByteTokenizer tokenizer;
   v1::GenerateRequest message;
   message.mutable_messages()->add_messages()->set_role("robot");
-  EXPECT_THAT(std::string(ReadPrompt(message, &tokenizer, Limits()).status().message()),
+  EXPECT_THAT(std::string(ReadPrompt(message, &tokenizer, &ChatMl(), Limits()).status().message()),
               HasSubstr("messages[0].role"));
 }
 
 TEST(Tokenize, LimitsAndErrors) {
   const ByteTokenizer tokenizer;
   v1::TokenizeRequest message;
-  EXPECT_EQ(ReadTokenizeRequest(message, &tokenizer).status().code(), kInvalid);
+  EXPECT_EQ(ReadTokenizeRequest(message, &tokenizer, &ChatMl()).status().code(), kInvalid);
   message.set_text("ab");
-  EXPECT_THAT(*ReadTokenizeRequest(message, &tokenizer), ElementsAre('a', 'b'));
-  EXPECT_EQ(ReadTokenizeRequest(message, nullptr).status().code(),
+  EXPECT_THAT(*ReadTokenizeRequest(message, &tokenizer, &ChatMl()), ElementsAre('a', 'b'));
+  EXPECT_EQ(ReadTokenizeRequest(message, nullptr, nullptr).status().code(),
             absl::StatusCode::kFailedPrecondition);
   message.set_text(std::string(kMaxTokenizeBytes + 1, 'x'));
-  EXPECT_THAT(std::string(ReadTokenizeRequest(message, &tokenizer).status().message()),
+  EXPECT_THAT(std::string(ReadTokenizeRequest(message, &tokenizer, &ChatMl()).status().message()),
               HasSubstr(std::to_string(kMaxTokenizeBytes)));
 }
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "engine/text/tokenizer.h"
+#include "tests/engine/text/tiny_tokenizer_json.h"
 #include "tests/engine/text/tiny_vocabulary.h"
 #include "tests/engine/weights/gguf_builder.h"
 
@@ -92,8 +93,31 @@ TEST_F(LoadTokenizerTest, NamesTheFileAndTheFieldThatIsDamaged) {
   EXPECT_THAT(std::string(damaged.status().message()), HasSubstr("tokenizer.ggml.tokens[268]"));
 }
 
+TEST_F(LoadTokenizerTest, ReadsAFolder) {
+  const std::string folder = path_ + ".folder";
+  std::filesystem::create_directories(folder);
+  const auto write = [&](const std::string& name, const std::string& bytes) {
+    std::ofstream(folder + "/" + name, std::ios::binary) << bytes;
+  };
+  // In the order in which they are looked for, from the last to the first.
+  write("tokenizer.model", TinySentencePieceModel());
+  EXPECT_EQ((*LoadTokenizer(folder))->vocab_size(), 264);
+  write("tekken.json", TinyTekkenJson().dump());
+  EXPECT_EQ((*LoadTokenizer(folder))->vocab_size(), 264);
+  EXPECT_EQ((*LoadTokenizer(folder))->TokenBytes(263), "ab");
+  write("tokenizer.json", TinyByteLevelJson().dump());
+  EXPECT_EQ((*LoadTokenizer(folder))->vocab_size(), 303);
+  for (const std::string damaged : {"", "[]", "{", "{\"model\": 1}", "{\"a\": 1, \"a\": 2}"}) {
+    write("tokenizer.json", damaged);
+    const auto tokenizer = LoadTokenizer(folder);
+    EXPECT_EQ(tokenizer.status().code(), absl::StatusCode::kInvalidArgument) << damaged;
+    EXPECT_THAT(std::string(tokenizer.status().message()), HasSubstr(folder + "/tokenizer.json: "));
+  }
+  std::filesystem::remove_all(folder);
+}
+
 TEST_F(LoadTokenizerTest, NamesTheKindItCannotServe) {
-  const auto model = Load(Metadata{.model = "llama"}.Build());
+  const auto model = Load(Metadata{.model = "bert"}.Build());
   EXPECT_EQ(model.status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(model.status().message()), HasSubstr("tokenizer.ggml.model"));
   const auto pre = Load(Metadata{.pre = "nonesuch"}.Build());

@@ -79,7 +79,9 @@ TEST_F(SmolLm2Test, AppliesItsChatTemplate) {
     for (const auto& message : vector["messages"]) {
       messages.push_back({message["role"], message["content"]});
     }
-    const auto ids = ApplyChatTemplate(*tokenizer_, messages);
+    const auto chat_template = LoadChatTemplate(ModelPath());
+    ASSERT_TRUE(chat_template.ok()) << chat_template.status();
+    const auto ids = chat_template->Apply(*tokenizer_, messages);
     ASSERT_TRUE(ids.ok()) << ids.status();
     EXPECT_EQ(*ids, vector["ids"].get<std::vector<TokenId>>());
     ++conversations;

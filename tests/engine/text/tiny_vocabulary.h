@@ -45,13 +45,13 @@ struct TinyVocabulary {
     return Add(left + right);
   }
 
-  BpeVocabulary View() const {
-    return {.tokens = {tokens.begin(), tokens.end()},
-            .types = types,
-            .merges = {merges.begin(), merges.end()}};
-  }
   absl::StatusOr<std::unique_ptr<ByteLevelBpe>> Create() const {
-    return ByteLevelBpe::Create(View(), *PreTokenizer::ForGgufName("smollm"));
+    const std::vector<absl::string_view> lines(merges.begin(), merges.end());
+    const auto pairs = SplitMerges(lines);
+    if (!pairs.ok()) return pairs.status();
+    return ByteLevelBpe::Create(
+        {.tokens = {tokens.begin(), tokens.end()}, .types = types, .merges = *pairs},
+        *PreTokenizer::ForGgufName("smollm"));
   }
 };
 
