@@ -1,7 +1,6 @@
 #include "engine/weights/json_reader.h"
 
 #include <cmath>
-#include <functional>
 #include <limits>
 
 #include "absl/container/flat_hash_set.h"
@@ -19,33 +18,51 @@ std::string Shown(absl::string_view text) {
   return absl::Utf8SafeCEscape(text.substr(0, kMaxShownBytes));
 }
 
-// Watches the parser: notes what is wrong and drops what is too deep before it is stored.
-class Watcher {
+// Builds the document as the library does, and stops at what is wrong. (The library's callback,
+// made for this, looks through the whole list again at each object in it.)
+class Builder : public nlohmann::detail::json_sax_dom_parser<json> {
+  using Base = nlohmann::detail::json_sax_dom_parser<json>;
+
  public:
-  bool operator()(int depth, json::parse_event_t event, json& parsed) {
-    if (depth > kMaxJsonDepth) {
-      status_.Update(absl::InvalidArgumentError(
-          absl::StrCat("nested deeper than ", kMaxJsonDepth, " levels")));
-      return false;
-    }
-    if (keys_.size() <= static_cast<size_t>(depth)) keys_.resize(depth + 1);
-    if (event == json::parse_event_t::object_start) {
-      // Keys of this object are reported one level deeper.
-      keys_.resize(depth + 1);
-    } else if (event == json::parse_event_t::key) {
-      const auto& key = parsed.get_ref<const std::string&>();
-      if (!keys_[depth].insert(key).second) {
-        status_.Update(
-            absl::InvalidArgumentError(absl::StrCat("field ", Shown(key), " occurs twice")));
-      }
-    }
-    return status_.ok();
+  explicit Builder(json* out) : Base(*out, /*allow_exceptions_=*/false) {}
+
+  bool start_object(size_t size) { return Enter() && Base::start_object(size); }
+  bool start_array(size_t size) { return Enter() && Base::start_array(size); }
+  bool end_object() {
+    keys_.pop_back();
+    return Base::end_object();
+  }
+  bool end_array() {
+    keys_.pop_back();
+    return Base::end_array();
+  }
+  bool key(std::string& name) {  // NOLINT: as the library calls it
+    if (keys_.back().insert(name).second) return Base::key(name);
+    return Stop(absl::StrCat("field ", Shown(name), " occurs twice"));
+  }
+  template <typename Error>
+  bool parse_error(size_t byte, const std::string& /*token*/, const Error& error) {
+    constexpr int kNumberOverflow = 406;
+    return Stop(error.id == kNumberOverflow ? std::string("JSON with a number out of range")
+                                            : absl::StrCat("no valid JSON at byte ", byte));
   }
 
   const absl::Status& status() const { return status_; }
 
  private:
-  std::vector<absl::flat_hash_set<std::string>> keys_;  // of the open object at each depth
+  bool Enter() {
+    if (keys_.size() == kMaxJsonDepth) {
+      return Stop(absl::StrCat("nested deeper than ", kMaxJsonDepth, " levels"));
+    }
+    keys_.emplace_back();
+    return true;
+  }
+  bool Stop(absl::string_view message) {
+    status_.Update(absl::InvalidArgumentError(message));
+    return false;
+  }
+
+  std::vector<absl::flat_hash_set<std::string>> keys_;  // of the open lists and objects
   absl::Status status_;
 };
 
@@ -56,16 +73,10 @@ absl::StatusOr<json> ParseJsonObject(absl::string_view text, size_t max_bytes) {
     return absl::InvalidArgumentError(
         absl::StrCat("JSON of ", text.size(), " bytes; at most ", max_bytes));
   }
-  Watcher watcher;
   json parsed;
-  try {
-    parsed = json::parse(text.begin(), text.end(), std::ref(watcher));
-  } catch (const json::parse_error& error) {
-    return absl::InvalidArgumentError(absl::StrCat("no valid JSON at byte ", error.byte));
-  } catch (const json::exception&) {  // a number beyond double
-    return absl::InvalidArgumentError("JSON with a number out of range");
-  }
-  if (!watcher.status().ok()) return watcher.status();
+  Builder builder(&parsed);
+  json::sax_parse(text.begin(), text.end(), &builder);
+  if (!builder.status().ok()) return builder.status();
   if (!parsed.is_object()) return absl::InvalidArgumentError("JSON, but no object");
   return parsed;
 }
