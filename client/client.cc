@@ -6,7 +6,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "client/status.h"
-#include "grpcpp/client_context.h"
 #include "grpcpp/create_channel.h"
 #include "grpcpp/security/credentials.h"
 
@@ -16,7 +15,9 @@ namespace {
 // A call's context, cancelled when its options' stop token is.
 class Call {
  public:
-  explicit Call(const CallOptions& options) : cancel_(options.stop, Cancel{&context_}) {
+  Call(const ClientOptions& client, const CallOptions& options)
+      : cancel_(options.stop, Cancel{&context_}) {
+    Authorize(client, &context_);
     if (options.timeout < absl::InfiniteDuration()) {
       context_.set_deadline(absl::ToChronoTime(absl::Now() + options.timeout));
     }
@@ -40,7 +41,24 @@ std::shared_ptr<grpc::Channel> CreateChannel(const ClientOptions& options) {
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(-1);
   if (options.own_connection) arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-  return grpc::CreateCustomChannel(options.target, grpc::InsecureChannelCredentials(), arguments);
+  if (!options.tls) {
+    return grpc::CreateCustomChannel(options.target, grpc::InsecureChannelCredentials(), arguments);
+  }
+  if (!options.tls_server_name.empty()) {
+    arguments.SetSslTargetNameOverride(options.tls_server_name);
+  }
+  return grpc::CreateCustomChannel(
+      options.target,
+      grpc::SslCredentials({.pem_root_certs = options.tls_ca,
+                            .pem_private_key = options.tls_key,
+                            .pem_cert_chain = options.tls_certificate}),
+      arguments);
+}
+
+void Authorize(const ClientOptions& options, grpc::ClientContext* context) {
+  if (!options.api_key.empty()) {
+    context->AddMetadata("authorization", absl::StrCat("Bearer ", options.api_key));
+  }
 }
 
 Client::Client(const ClientOptions& options)
@@ -75,7 +93,7 @@ absl::StatusOr<Response> Client::Unary(Service* stub,
                                                                        const Request&, Response*),
                                        const Request& request, const CallOptions& options) {
   if (absl::Status status = AwaitConnection(options); !status.ok()) return status;
-  Call call(options);
+  Call call(options_, options);
   Response response;
   const grpc::Status status = (stub->*method)(call.context(), request, &response);
   if (!status.ok()) return FromGrpcStatus(status);
@@ -86,7 +104,7 @@ absl::Status Client::Generate(const v1::GenerateRequest& request,
                               absl::FunctionRef<void(const v1::GenerateResponse&)> on_event,
                               const CallOptions& options) {
   if (absl::Status status = AwaitConnection(options); !status.ok()) return status;
-  Call call(options);
+  Call call(options_, options);
   const auto reader = generation_->Generate(call.context(), request);
   v1::GenerateResponse event;
   while (reader->Read(&event)) on_event(event);
@@ -120,7 +138,7 @@ absl::Status Client::ExportSession(const v1::ExportRequest& request,
                                    absl::FunctionRef<absl::Status(absl::string_view)> on_chunk,
                                    const CallOptions& options) {
   if (absl::Status status = AwaitConnection(options); !status.ok()) return status;
-  Call call(options);
+  Call call(options_, options);
   const auto reader = sessions_->Export(call.context(), request);
   absl::Status sink_status;
   v1::StateChunk chunk;
@@ -134,7 +152,7 @@ absl::StatusOr<v1::Session> Client::ImportSession(
     const std::string& session_id, absl::FunctionRef<absl::StatusOr<std::string>()> next_chunk,
     const CallOptions& options) {
   if (absl::Status status = AwaitConnection(options); !status.ok()) return status;
-  Call call(options);
+  Call call(options_, options);
   v1::Session session;
   const auto writer = sessions_->Import(call.context(), &session);
   absl::Status source_status;

@@ -23,6 +23,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "grpcpp/channel.h"
+#include "grpcpp/client_context.h"
 #include "liger/v1/admin.grpc.pb.h"
 #include "liger/v1/generation.grpc.pb.h"
 #include "liger/v1/sessions.grpc.pb.h"
@@ -32,6 +33,13 @@ namespace liger {
 struct ClientOptions {
   // Anything that gRPC resolves: "host:port", "dns:///name:port", "unix:/path".
   std::string target = "localhost:50051";
+  // TLS, with these PEM texts. Empty authority: the system's. Empty certificate: none is shown.
+  bool tls = false;
+  std::string tls_ca;
+  std::string tls_certificate;
+  std::string tls_key;
+  std::string tls_server_name;  // that the server's certificate is for; empty: the target's host
+  std::string api_key;          // sent with every call; empty: none
   // How long a call waits for a connection before it is UNAVAILABLE.
   absl::Duration connect_timeout = absl::Seconds(5);
   // A connection of its own, not shared with other clients of this process.
@@ -40,6 +48,9 @@ struct ClientOptions {
 
 // A channel as `options` ask for; it connects with the first call.
 std::shared_ptr<grpc::Channel> CreateChannel(const ClientOptions& options);
+
+// Adds the API key, if there is one.
+void Authorize(const ClientOptions& options, grpc::ClientContext* context);
 
 struct CallOptions {
   // The call's deadline from now; DEADLINE_EXCEEDED when it passes.

@@ -17,6 +17,7 @@ if(LIGER_BUILD_SERVICE)
   find_package(spdlog REQUIRED)
   find_package(CLI11 REQUIRED)
   find_package(prometheus-cpp REQUIRED)
+  pkg_check_modules(HTTPLIB REQUIRED IMPORTED_TARGET cpp-httplib)
 endif()
 
 if(LIGER_BUILD_TESTS)

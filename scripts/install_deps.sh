@@ -19,11 +19,11 @@ HELP
 runtime_packages=(
   ca-certificates
   libabsl20220623
+  libcpp-httplib0.11
   libgrpc++1.51
   libhiredis0.14
   libpcre2-8-0
   libprometheus-cpp-core1.0
-  libprometheus-cpp-pull1.0
   libprotobuf32
   libspdlog1.10
   libutf8proc2
@@ -36,6 +36,7 @@ build_packages=(
   cmake
   libabsl-dev
   libcli11-dev
+  libcpp-httplib-dev
   libcurl4-openssl-dev
   libgrpc++-dev
   libhiredis-dev

@@ -1,5 +1,7 @@
 #include "server/config.h"
 
+#include <arpa/inet.h>
+
 #include <cstdlib>
 #include <vector>
 
@@ -221,6 +223,22 @@ void AddServiceFlags(CLI::App& app, ServerConfig& config, std::string& http_list
       ->check(OneOf({"text", "json"}));
 }
 
+void AddSecurityFlags(CLI::App& app, ServerConfig& config) {
+  app.option_defaults()->group("Security");
+  Add(app, "tls-cert", config.tls.certificate,
+      "PEM file of the gRPC port's certificate and its intermediates; empty: plaintext");
+  Add(app, "tls-key", config.tls.key, "PEM file of its private key");
+  Add(app, "tls-client-ca", config.tls.client_ca,
+      "PEM file of who signs clients' certificates, which are then required (mutual TLS)");
+  Add(app, "api-keys", config.api_keys,
+      "JSON file of API keys, tenants and their limits; then every call needs a key");
+  Add(app, "plaintext-api-keys", config.plaintext_api_keys,
+      "Takes keys without TLS from other machines too, where a proxy or a mesh encrypts");
+  Add(app, "metrics-tls", config.metrics_tls,
+      "Metrics over HTTPS with the same files; mutual: for clients with certificates alone")
+      ->check(OneOf({"off", "server", "mutual"}));
+}
+
 // The variables that are set, as arguments: they go before the command line's own, which win.
 std::vector<std::string> EnvironmentArguments(const CLI::App& app) {
   std::vector<std::string> arguments;
@@ -234,6 +252,15 @@ std::vector<std::string> EnvironmentArguments(const CLI::App& app) {
   return arguments;
 }
 
+// Reached by this machine's own processes alone.
+bool IsLocal(const std::string& address) {
+  if (absl::StartsWith(address, "unix:")) return true;
+  const std::string host = address.substr(0, address.rfind(':'));
+  in_addr v4{};
+  return host == "localhost" || host == "[::1]" ||
+         (inet_pton(AF_INET, host.c_str(), &v4) == 1 && ntohl(v4.s_addr) >> 24 == 127);
+}
+
 // What no single flag can see.
 std::string CrossCheck(const ServerConfig& config) {
   if (config.default_max_tokens > config.max_output_tokens) {
@@ -244,6 +271,22 @@ std::string CrossCheck(const ServerConfig& config) {
     return absl::StrCat("--step-token-budget: ", config.engine.step_token_budget,
                         " must be over --max-slots ", config.engine.max_slots,
                         ", so that prompts go on beside running outputs");
+  }
+  if (config.tls.certificate.empty() != config.tls.key.empty()) {
+    return "--tls-cert and --tls-key: one is nothing without the other";
+  }
+  if (config.tls.certificate.empty() &&
+      (!config.tls.client_ca.empty() || config.metrics_tls != "off")) {
+    return absl::StrCat(config.metrics_tls != "off" ? "--metrics-tls" : "--tls-client-ca",
+                        ": needs --tls-cert and --tls-key");
+  }
+  if (!config.api_keys.empty() && config.tls.certificate.empty() && !config.plaintext_api_keys &&
+      !IsLocal(config.listen)) {
+    return absl::StrCat("--api-keys: would cross the network unencrypted to --listen ",
+                        config.listen, "; use --tls-cert, or --plaintext-api-keys behind a proxy");
+  }
+  if (config.metrics_tls == "mutual" && config.tls.client_ca.empty()) {
+    return "--metrics-tls: mutual needs --tls-client-ca";
   }
   return {};
 }
@@ -269,6 +312,7 @@ ParsedConfig ParseConfig(int argc, const char* const* argv) {
   AddCapacityFlags(app, config);
   AddStateFlags(app, config);
   AddServiceFlags(app, config, http_listen);
+  AddSecurityFlags(app, config);
 
   std::vector<std::string> arguments = EnvironmentArguments(app);
   arguments.insert(arguments.end(), argv + 1, argv + argc);

@@ -10,6 +10,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/time/time.h"
 #include "engine/engine.h"
+#include "server/tls_files.h"
 
 namespace liger {
 
@@ -24,6 +25,12 @@ struct ServerConfig {
   std::string listen = "127.0.0.1:50051";
   std::string health_listen = "127.0.0.1:50052";
   std::string metrics_listen = "127.0.0.1:9464";
+
+  // Files that are read again while the server runs. Empty certificate: plaintext.
+  TlsPaths tls;
+  std::string api_keys;             // JSON, see server/api_keys.h; empty: everyone may call
+  bool plaintext_api_keys = false;  // keys may cross a network that this server cannot protect
+  std::string metrics_tls = "off";  // off, server (HTTPS) or mutual (clients show certificates)
 
   int max_queue = 256;
   int64_t max_prompt_tokens = 131072;

@@ -5,6 +5,7 @@
 
 #include "absl/random/random.h"
 #include "absl/strings/str_cat.h"
+#include "engine/status_macros.h"
 #include "server/logging.h"
 #include "server/rpc_status.h"
 
@@ -48,6 +49,7 @@ void GenerationCall::Start() {
   if (!added.ok()) return EndCall(added, {});
   absl::StatusOr<Request> request = ReadParameters(*message_, environment_.limits);
   if (!request.ok()) return EndCall(request.status(), {});
+  if (absl::Status status = Account(&*request); !status.ok()) return EndCall(status, {});
   // Before the work that grows with the prompt.
   absl::StatusOr<QueueTicket> ticket = environment_.loop->Reserve();
   if (!ticket.ok()) return EndCall(ticket.status(), {});
@@ -90,8 +92,8 @@ void GenerationCall::PrepareAndSubmit(QueueTicket ticket, Request request) {
   if (!positions.ok()) return EndCall(positions, {});
 
   if (request.keep_state) {
-    absl::StatusOr<SessionTurn> turn =
-        SessionTurn::Begin(*message_, environment_.sessions, environment_.shared_sessions);
+    absl::StatusOr<SessionTurn> turn = SessionTurn::Begin(
+        *message_, request.tenant, environment_.sessions, environment_.shared_sessions);
     if (!turn.ok()) return EndCall(turn.status(), {});
     turn_.emplace(*std::move(turn));
     turn_->Continue(*message_, &request);
@@ -107,6 +109,17 @@ void GenerationCall::PrepareAndSubmit(QueueTicket ticket, Request request) {
     gone = client_gone_;
   }
   if (gone) environment_.loop->Cancel(id);
+}
+
+absl::Status GenerationCall::Account(Request* request) {
+  if (environment_.access == nullptr) return absl::OkStatus();
+  LIGER_ASSIGN_OR_RETURN(const std::string tenant,
+                         TenantOf(environment_.access, *context_, message_->tenant()));
+  SetTenant(*message_, tenant, request);
+  LIGER_ASSIGN_OR_RETURN(TenantUse use, environment_.access->Begin(request->tenant, request->n));
+  std::lock_guard lock(mutex_);
+  use_ = std::move(use);
+  return absl::OkStatus();
 }
 
 bool GenerationCall::ClientGone() {
@@ -135,6 +148,8 @@ void GenerationCall::CutOffIfStalled(SteadyTime since) {
 
 void GenerationCall::OnStarted(const RequestStarted& started) {
   std::lock_guard lock(mutex_);
+  use_.Start();
+  use_.Spend(started.prompt_tokens - started.cached_tokens);
   if (!client_gone_) Deliver(started);
 }
 
@@ -143,6 +158,7 @@ void GenerationCall::OnDelta(OutputDelta& delta) {
   if (!delta.token_ids.empty() && delta.first_token_index >= 0) {
     if (turn_.has_value()) turn_->Add(delta.token_ids);
     if (!first_token_.has_value()) first_token_ = delta.time;
+    use_.Spend(static_cast<int64_t>(delta.token_ids.size()));
     SteadyTime& last = last_token_[delta.index];
     if (last != SteadyTime()) {
       environment_.metrics->OnTokenGap(delta.time - last, static_cast<int>(delta.token_ids.size()));
@@ -172,6 +188,8 @@ void GenerationCall::EndCall(absl::Status status, const Usage& usage) {
   }
   turn_.reset();
   std::lock_guard lock(mutex_);
+  // Before the answer, or the client's next request could meet it.
+  use_.Release();
   status_ = std::move(status);
   usage_ = usage;
   End(ToGrpcStatus(status_), usage);

@@ -18,6 +18,7 @@
 #include "liger/v1/generation.pb.h"
 #include "scheduler/engine_loop.h"
 #include "scheduler/request.h"
+#include "server/access_control.h"
 #include "server/background_worker.h"
 #include "server/metrics.h"
 #include "server/request_validation.h"
@@ -37,6 +38,7 @@ struct CallEnvironment {
   CallRegistry* registry = nullptr;
   SessionTable* sessions = nullptr;
   SharedSessions* shared_sessions = nullptr;  // null: this server's alone
+  AccessControl* access = nullptr;            // null: everyone may call, as any tenant
   RequestLimits limits;
 };
 
@@ -92,6 +94,8 @@ class GenerationCall : public ResponseSink, public std::enable_shared_from_this<
   std::mutex mutex_;
 
  private:
+  // Sets the request's tenant and takes its part of what that tenant may use.
+  absl::Status Account(Request* request);
   bool ClientGone();
   void PrepareAndSubmit(QueueTicket ticket, Request request);
   void EndCall(absl::Status status, const Usage& usage);
@@ -116,6 +120,7 @@ class GenerationCall : public ResponseSink, public std::enable_shared_from_this<
   std::vector<SteadyTime> last_token_;  // by output: when its last tokens came; zero before
   std::optional<SteadyTime> first_token_;
   SteadyDuration queue_time_{};
+  TenantUse use_;
   std::optional<RequestId> submitted_;
   bool client_gone_ = false;
   bool call_done_ = false;

@@ -1,12 +1,12 @@
 #include "server/grpc_server.h"
 
 #include <climits>
+#include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/resource_quota.h"
-#include "grpcpp/security/server_credentials.h"
 #include "grpcpp/server_builder.h"
 
 namespace liger {
@@ -53,8 +53,12 @@ absl::StatusOr<GrpcServer> StartGrpcServer(const GrpcServerOptions& options,
   SetArguments(options, builder);
   for (grpc::Service* service : services) builder.RegisterService(service);
   int port = 0;
-  builder.AddListeningPort(options.address, grpc::InsecureServerCredentials(), &port);
-  GrpcServer started{.server = builder.BuildAndStart(), .address = options.address};
+  std::shared_ptr<grpc::ServerCredentials> credentials =
+      MakePortCredentials(options.tls, options.gate);
+  builder.AddListeningPort(options.address, credentials, &port);
+  GrpcServer started{.credentials = std::move(credentials),
+                     .server = builder.BuildAndStart(),
+                     .address = options.address};
   if (started.server == nullptr || port == 0) {
     return absl::UnavailableError(
         absl::StrCat(options.flag, ": cannot listen on ", options.address,

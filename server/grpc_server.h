@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "grpcpp/server.h"
+#include "server/port_credentials.h"
 
 namespace liger {
 
@@ -17,9 +18,12 @@ struct GrpcServerOptions {
   std::string flag;     // that names the address, for errors: "--listen"
   std::string address;  // "host:port" or "unix:path"
   absl::Duration max_connection_age = absl::InfiniteDuration();
+  const TlsFiles* tls = nullptr;  // null: plaintext; else outlives the server
+  CallGate gate;                  // may be empty: every call passes
 };
 
 struct GrpcServer {
+  std::shared_ptr<grpc::ServerCredentials> credentials;  // used by the server until its end
   std::unique_ptr<grpc::Server> server;
   std::string address;  // with the port in force, where 0 was asked for
 };

@@ -93,6 +93,8 @@ void StartLogging(const std::string& level, const std::string& format) {
   sink = std::move(logger);
 }
 
+void SetLogLevel(const std::string& level) { sink->set_level(spdlog::level::from_str(level)); }
+
 void StopLogging() {
   sink.reset();
   spdlog::shutdown();

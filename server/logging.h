@@ -33,6 +33,8 @@ struct LogField {
 // by a thread of their own: whoever reads standard error slowly, or a full disk, loses lines (the
 // oldest waiting ones) and holds up nobody.
 void StartLogging(const std::string& level, const std::string& format);
+// Thread-safe. `level` is ServerConfig's.
+void SetLogLevel(const std::string& level);
 // Writes what waits. Other threads no longer log.
 void StopLogging();
 

@@ -4,18 +4,18 @@
 #include <array>
 #include <atomic>
 #include <chrono>
-#include <exception>
 #include <map>
 #include <mutex>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "engine/status_macros.h"
 #include "prometheus/counter.h"
-#include "prometheus/exposer.h"
 #include "prometheus/gauge.h"
 #include "prometheus/histogram.h"
 #include "prometheus/registry.h"
+#include "prometheus/text_serializer.h"
 #include "server/process_stats.h"
 #include "server/rpc_status.h"
 #include "server/version.h"
@@ -255,26 +255,40 @@ class Metrics::Impl {
                                                           .Help("1; the labels say what runs.")
                                                           .Register(*registry);
 
+  prometheus::Family<Counter>& refused =
+      prometheus::BuildCounter()
+          .Name("liger_calls_refused_total")
+          .Help("Calls refused for their key or their tenant's limits.")
+          .Register(*registry);
+  prometheus::Family<prometheus::Gauge>& certificate_expiry =
+      prometheus::BuildGauge()
+          .Name("liger_certificate_expiry_timestamp_seconds")
+          .Help("When the certificate in force expires, since the epoch.")
+          .Register(*registry);
+  prometheus::Family<Counter>& reloads =
+      prometheus::BuildCounter()
+          .Name("liger_config_reloads_total")
+          .Help("Changed files that were read anew; after a failure the old content stays.")
+          .Register(*registry);
+
   TokenRate rate;
   std::atomic<int> consecutive_failures{0};
-  std::unique_ptr<prometheus::Exposer> exposer;  // last: stops scrapes before the rest goes
+  std::unique_ptr<MetricsEndpoint> endpoint;  // last: stops scrapes before the rest goes
 };
 
 Metrics::Metrics() : impl_(std::make_unique<Impl>()) {}
 
 Metrics::~Metrics() = default;
 
-absl::StatusOr<int> Metrics::Listen(const std::string& address) {
-  try {
-    impl_->exposer = std::make_unique<prometheus::Exposer>(std::vector<std::string>{
-        "listening_ports", address, "num_threads", "2", "request_timeout_ms", "10000"});
-  } catch (const std::exception& error) {
-    return absl::UnavailableError(
-        absl::StrCat("--metrics-listen: cannot listen on ", address, ": ", error.what()));
-  }
-  impl_->exposer->RegisterCollectable(impl_->registry);
-  impl_->exposer->RegisterCollectable(impl_->gauges);
-  return impl_->exposer->GetListeningPorts().at(0);
+absl::StatusOr<int> Metrics::Listen(const MetricsEndpointOptions& options) {
+  LIGER_ASSIGN_OR_RETURN(impl_->endpoint, MetricsEndpoint::Start(options, [impl = impl_.get()] {
+                           std::vector<MetricFamily> families = impl->registry->Collect();
+                           for (MetricFamily& family : impl->gauges->Collect()) {
+                             families.push_back(std::move(family));
+                           }
+                           return prometheus::TextSerializer().Serialize(families);
+                         }));
+  return impl_->endpoint->port();
 }
 
 void Metrics::SetLoads(std::function<Loads()> loads) { impl_->gauges->SetLoads(std::move(loads)); }
@@ -338,6 +352,19 @@ void Metrics::OnTokenGap(SteadyDuration gap, int tokens) {
 
 void Metrics::OnCall(absl::string_view method, absl::StatusCode code) {
   impl_->calls.Add({{"method", std::string(method)}, {"code", CodeName(code)}}).Increment();
+}
+
+void Metrics::OnRefused(absl::string_view reason) {
+  impl_->refused.Add({{"reason", std::string(reason)}}).Increment();
+}
+
+void Metrics::SetCertificateExpiry(absl::Time expiry) {
+  impl_->certificate_expiry.Add({}).Set(static_cast<double>(absl::ToUnixSeconds(expiry)));
+}
+
+void Metrics::OnReload(absl::string_view what, bool success) {
+  impl_->reloads.Add({{"what", std::string(what)}, {"result", success ? "success" : "failure"}})
+      .Increment();
 }
 
 double Metrics::GeneratedTokensPerSecond() const { return impl_->rate.PerSecond(); }

@@ -11,7 +11,9 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/time/time.h"
 #include "scheduler/engine_loop.h"
+#include "server/metrics_endpoint.h"
 #include "server/shared_sessions.h"
 #include "states/prefix_cache.h"
 #include "states/session_table.h"
@@ -32,8 +34,8 @@ class Metrics final : public LoopObserver {
   Metrics();
   ~Metrics() override;
 
-  // Serves /metrics on "host:port" and returns the port, chosen where it was 0.
-  absl::StatusOr<int> Listen(const std::string& address);
+  // Serves /metrics and returns the port, chosen where it was 0.
+  absl::StatusOr<int> Listen(const MetricsEndpointOptions& options);
 
   // From now on scrapes report what `loads` returns. Null, set before its loop ends, stops that.
   void SetLoads(std::function<Loads()> loads);
@@ -48,6 +50,13 @@ class Metrics final : public LoopObserver {
   void OnTokenGap(SteadyDuration gap, int tokens);
   // A call ended. `method` is "Generation/Generate".
   void OnCall(absl::string_view method, absl::StatusCode code);
+
+  // A call was refused for its key or its tenant's limits. `reason` is a literal.
+  void OnRefused(absl::string_view reason);
+  // When the certificate in force expires.
+  void SetCertificateExpiry(absl::Time expiry);
+  // A file was read anew because it changed. `what` is "certificates", for instance.
+  void OnReload(absl::string_view what, bool success);
 
   // Tokens generated a second, over the last ten seconds.
   double GeneratedTokensPerSecond() const;

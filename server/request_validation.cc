@@ -238,16 +238,20 @@ absl::StatusOr<Request> ReadParameters(const v1::GenerateRequest& message,
   LIGER_ASSIGN_OR_RETURN(request.sampling,
                          ReadSampling(message.sampling(), message.output(), limits));
   LIGER_ASSIGN_OR_RETURN(request.stopping, ReadStopping(message.stopping(), limits));
-  request.tenant = message.tenant();
+  SetTenant(message, message.tenant(), &request);
   request.priority = message.priority();
   request.n = message.sampling().has_n() ? message.sampling().n() : 1;
   request.echo = message.output().echo();
   request.keep_state = !message.session_id().empty();
-  // What one tenant asked must not be told, by its timing, to another.
-  request.cache_scope = message.cache_salt().empty() ? absl::StrCat("tenant ", message.tenant())
-                                                     : absl::StrCat("salt ", message.cache_salt());
   LIGER_ASSIGN_OR_RETURN(request.snapshot_at, ReadSnapshotAt(message));
   return request;
+}
+
+void SetTenant(const v1::GenerateRequest& message, const std::string& tenant, Request* request) {
+  request->tenant = tenant;
+  // What one tenant asked must not be told, by its timing, to another.
+  request->cache_scope = message.cache_salt().empty() ? absl::StrCat("tenant ", tenant)
+                                                      : absl::StrCat("salt ", message.cache_salt());
 }
 
 absl::StatusOr<std::vector<TokenId>> ReadPrompt(const v1::GenerateRequest& message,

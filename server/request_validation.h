@@ -45,6 +45,9 @@ absl::Status CheckName(absl::string_view field, absl::string_view value);
 absl::StatusOr<Request> ReadParameters(const v1::GenerateRequest& message,
                                        const RequestLimits& limits);
 
+// Counts the request against `tenant` instead of the one that the message names.
+void SetTenant(const v1::GenerateRequest& message, const std::string& tenant, Request* request);
+
 // The prompt's tokens, linear in its length. `tokenizer` may be null: INVALID_ARGUMENT for text
 // then; so may `chat_template`: FAILED_PRECONDITION for messages. Takes a message that
 // ReadParameters took.

@@ -9,11 +9,19 @@ namespace liger {
 namespace {
 
 constexpr size_t kMaxMessageBytes = 1024;
-constexpr int kRetrySeconds = 1;
+constexpr absl::Duration kRetryDelay = absl::Seconds(1);
+constexpr char kRetryPayload[] = "type.googleapis.com/google.rpc.RetryInfo";
 
-std::string RetryDetails(const grpc::Status& status) {
+google::rpc::RetryInfo RetryInfo(absl::Duration delay) {
   google::rpc::RetryInfo retry;
-  retry.mutable_retry_delay()->set_seconds(kRetrySeconds);
+  const absl::Duration seconds = absl::Floor(delay, absl::Seconds(1));
+  retry.mutable_retry_delay()->set_seconds(absl::ToInt64Seconds(seconds));
+  retry.mutable_retry_delay()->set_nanos(
+      static_cast<int32_t>(absl::ToInt64Nanoseconds(delay - seconds)));
+  return retry;
+}
+
+std::string RetryDetails(const grpc::Status& status, const google::rpc::RetryInfo& retry) {
   google::rpc::Status details;
   details.set_code(status.error_code());
   details.set_message(status.error_message());
@@ -28,7 +36,16 @@ grpc::Status ToGrpcStatus(const absl::Status& status) {
   const auto code = static_cast<grpc::StatusCode>(status.code());
   const grpc::Status plain(code, std::string(status.message().substr(0, kMaxMessageBytes)));
   if (code != grpc::StatusCode::RESOURCE_EXHAUSTED) return plain;
-  return grpc::Status(code, plain.error_message(), RetryDetails(plain));
+  google::rpc::RetryInfo retry = RetryInfo(kRetryDelay);
+  if (const auto payload = status.GetPayload(kRetryPayload); payload.has_value()) {
+    retry.ParseFromString(std::string(*payload));
+  }
+  return grpc::Status(code, plain.error_message(), RetryDetails(plain, retry));
+}
+
+absl::Status RetryAfter(absl::Status status, absl::Duration delay) {
+  status.SetPayload(kRetryPayload, absl::Cord(RetryInfo(delay).SerializeAsString()));
+  return status;
 }
 
 std::string CodeName(absl::StatusCode code) {

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "absl/time/time.h"
 #include "grpcpp/support/status.h"
 
 namespace liger {
@@ -13,6 +14,9 @@ namespace liger {
 // The same code and message (shortened, where long, to what fits in a trailer). RESOURCE_EXHAUSTED
 // carries google.rpc.RetryInfo in its details.
 grpc::Status ToGrpcStatus(const absl::Status& status);
+
+// The same error, with what its RetryInfo is to say; without it, one second.
+absl::Status RetryAfter(absl::Status status, absl::Duration delay);
 
 // "INVALID_ARGUMENT".
 std::string CodeName(absl::StatusCode code);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <fstream>
+#include <map>
 #include <string>
 #include <utility>
 
@@ -11,6 +12,7 @@
 #include "absl/time/clock.h"
 #include "engine/status_macros.h"
 #include "scheduler/engine_loop.h"
+#include "server/access_control.h"
 #include "server/admin_service.h"
 #include "server/background_worker.h"
 #include "server/generation_service.h"
@@ -20,12 +22,15 @@
 #include "server/metrics.h"
 #include "server/served_model.h"
 #include "server/sessions_service.h"
+#include "server/tls_files.h"
 
 namespace liger {
 namespace {
 
 // What a finished stream's last bytes get beyond the grace period.
 constexpr std::chrono::seconds kFlushTime{1};
+// Mounted secrets are replaced without a signal.
+constexpr std::chrono::seconds kReloadPeriod{10};
 
 constexpr size_t kMinKeyBytes = 16;
 constexpr size_t kMaxKeyBytes = 4096;
@@ -58,8 +63,12 @@ struct Server::Parts {
     if (health_grpc.server != nullptr) health_grpc.server->Shutdown(now);
   }
 
+  std::map<std::string, std::string> reload_errors;  // the last that was logged, by what
+  std::chrono::steady_clock::time_point reloaded = std::chrono::steady_clock::now();
   HealthService health;
   Metrics metrics;
+  std::unique_ptr<TlsFiles> tls;          // null: plaintext
+  std::unique_ptr<AccessControl> access;  // null: everyone may call
   GrpcServer health_grpc;
   ServedModel model;
   std::unique_ptr<PrefixCache> prefix_cache;  // null: none
@@ -83,6 +92,18 @@ Server::~Server() = default;
 
 absl::Status Server::Start() {
   Parts& parts = *parts_;
+  if (!config_.tls.certificate.empty()) {
+    LIGER_ASSIGN_OR_RETURN(parts.tls, TlsFiles::Load(config_.tls));
+    parts.metrics.SetCertificateExpiry(parts.tls->current()->expiry);
+  }
+  CallGate gate;
+  if (!config_.api_keys.empty()) {
+    LIGER_ASSIGN_OR_RETURN(
+        parts.access, AccessControl::Load(config_.api_keys, config_.max_queue, &parts.metrics));
+    gate = [access = parts.access.get()](absl::string_view path, absl::string_view authorization) {
+      return access->Admit(path, authorization);
+    };
+  }
   if (!config_.health_listen.empty()) {
     LIGER_ASSIGN_OR_RETURN(parts.health_grpc, StartGrpcServer({.flag = "--health-listen",
                                                                .address = config_.health_listen},
@@ -112,7 +133,11 @@ absl::Status Server::Start() {
     return stats;
   });
   if (!config_.metrics_listen.empty()) {
-    LIGER_ASSIGN_OR_RETURN(const int port, parts.metrics.Listen(config_.metrics_listen));
+    LIGER_ASSIGN_OR_RETURN(
+        const int port,
+        parts.metrics.Listen({.address = config_.metrics_listen,
+                              .tls = config_.metrics_tls == "off" ? nullptr : parts.tls.get(),
+                              .verify_clients = config_.metrics_tls == "mutual"}));
     Log(LogLevel::kInfo, "metrics listening", {{"port", port}});
   }
   parts.worker = std::make_unique<BackgroundWorker>();
@@ -126,17 +151,20 @@ absl::Status Server::Start() {
                        .registry = &parts.registry,
                        .sessions = parts.session_table.get(),
                        .shared_sessions = parts.shared_sessions.get(),
+                       .access = parts.access.get(),
                        .limits = parts.model.limits};
   parts.generation = std::make_unique<GenerationService>(&parts.environment);
   parts.admin = std::make_unique<AdminService>(&parts.environment, &parts.model.engine->info());
-  parts.sessions =
-      std::make_unique<SessionsService>(parts.session_table.get(), parts.container.get(),
-                                        parts.shared_sessions.get(), &parts.metrics);
+  parts.sessions = std::make_unique<SessionsService>(
+      parts.session_table.get(), parts.container.get(), parts.shared_sessions.get(), &parts.metrics,
+      parts.access.get());
 
   LIGER_ASSIGN_OR_RETURN(parts.grpc,
                          StartGrpcServer({.flag = "--listen",
                                           .address = config_.listen,
-                                          .max_connection_age = config_.max_connection_age},
+                                          .max_connection_age = config_.max_connection_age,
+                                          .tls = parts.tls.get(),
+                                          .gate = gate},
                                          {&parts.health, parts.generation.get(), parts.admin.get(),
                                           parts.sessions.get()}));
   return absl::OkStatus();
@@ -182,9 +210,32 @@ absl::Duration Server::Period() const {
   return std::min(absl::Seconds(1), config_.stall_timeout / 4);
 }
 
+void Server::Reload() {
+  Parts& parts = *parts_;
+  parts.reloaded = std::chrono::steady_clock::now();
+  const auto note = [&parts](const std::string& what, const absl::StatusOr<bool>& changed) {
+    const std::string error(changed.status().message());
+    // A file that stays wrong is told once.
+    if (!changed.ok() && error != parts.reload_errors[what]) {
+      parts.metrics.OnReload(what, false);
+      Log(LogLevel::kError, "reload failed", {{"what", what}, {"message", error}});
+    } else if (changed.ok() && *changed) {
+      parts.metrics.OnReload(what, true);
+      Log(LogLevel::kInfo, "reloaded", {{"what", what}});
+    }
+    parts.reload_errors[what] = error;
+  };
+  if (parts.tls != nullptr) {
+    note("certificates", parts.tls->Reload());
+    parts.metrics.SetCertificateExpiry(parts.tls->current()->expiry);
+  }
+  if (parts.access != nullptr) note("api keys", parts.access->Reload());
+}
+
 void Server::Tick() {
   if (parts_->shared_sessions != nullptr) parts_->shared_sessions->Tick();
   parts_->session_table->Expire(std::chrono::system_clock::now());
+  if (std::chrono::steady_clock::now() - parts_->reloaded >= kReloadPeriod) Reload();
   parts_->registry.CutOffStalled(std::chrono::steady_clock::now() -
                                  absl::ToChronoNanoseconds(config_.stall_timeout));
   parts_->health.SetAlive(!parts_->metrics.EngineFails());

@@ -10,8 +10,9 @@
 namespace liger {
 
 absl::StatusOr<SessionTurn> SessionTurn::Begin(const v1::GenerateRequest& message,
-                                               SessionTable* table, SharedSessions* shared) {
-  SessionKey key = {message.tenant(), message.session_id()};
+                                               const std::string& tenant, SessionTable* table,
+                                               SharedSessions* shared) {
+  SessionKey key = {tenant, message.session_id()};
   const bool known_new = message.has_session_position() && message.session_position() == 0;
   absl::StatusOr<SessionTable::Turn> begun =
       shared != nullptr ? shared->BeginTurn(key, known_new)

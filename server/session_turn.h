@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -18,10 +19,11 @@ namespace liger {
 // Not thread-safe. Destroyed without Commit it leaves the session as it was.
 class SessionTurn {
  public:
-  // `message` names a session. With `shared` (else null) on its thread. ABORTED, RESOURCE_EXHAUSTED
-  // as SessionTable has them; NOT_FOUND and FAILED_PRECONDITION where the session is not at
-  // session_position.
-  static absl::StatusOr<SessionTurn> Begin(const v1::GenerateRequest& message, SessionTable* table,
+  // `message` names a session of `tenant`. With `shared` (else null) on its thread. ABORTED,
+  // RESOURCE_EXHAUSTED as SessionTable has them; NOT_FOUND and FAILED_PRECONDITION where the
+  // session is not at session_position.
+  static absl::StatusOr<SessionTurn> Begin(const v1::GenerateRequest& message,
+                                           const std::string& tenant, SessionTable* table,
                                            SharedSessions* shared);
   SessionTurn(SessionTurn&& other) noexcept = default;
   ~SessionTurn();

@@ -20,14 +20,6 @@ constexpr int kMaxPage = 1000;
 
 WallTime Now() { return std::chrono::system_clock::now(); }
 
-absl::StatusOr<SessionKey> KeyOf(const std::string& tenant, const std::string& id,
-                                 absl::string_view field = "session_id") {
-  LIGER_RETURN_IF_ERROR(CheckName("tenant", tenant));
-  LIGER_RETURN_IF_ERROR(CheckName(field, id));
-  if (id.empty()) return absl::InvalidArgumentError(absl::StrCat(field, " is empty"));
-  return SessionKey{tenant, id};
-}
-
 void SetTime(WallTime time, google::protobuf::Timestamp* to) {
   const auto nanoseconds =
       std::chrono::duration_cast<std::chrono::nanoseconds>(time.time_since_epoch()).count();
@@ -53,6 +45,16 @@ absl::Status SetSession(const absl::StatusOr<SessionInfo>& info, v1::Session* to
 
 }  // namespace
 
+absl::StatusOr<SessionKey> SessionsService::KeyOf(const grpc::CallbackServerContext& context,
+                                                  const std::string& tenant, const std::string& id,
+                                                  absl::string_view field) const {
+  LIGER_RETURN_IF_ERROR(CheckName("tenant", tenant));
+  LIGER_RETURN_IF_ERROR(CheckName(field, id));
+  if (id.empty()) return absl::InvalidArgumentError(absl::StrCat(field, " is empty"));
+  LIGER_ASSIGN_OR_RETURN(std::string caller, TenantOf(access_, context, tenant));
+  return SessionKey{std::move(caller), id};
+}
+
 grpc::ServerUnaryReactor* SessionsService::Answer(grpc::CallbackServerContext* context,
                                                   absl::string_view method,
                                                   const absl::Status& status) {
@@ -69,9 +71,10 @@ absl::Status SessionsService::BeginTransfer() {
       absl::StrCat(kMaxTransfers, " states are being exported and imported"));
 }
 
-void SessionsService::WithSession(const std::string& tenant, const std::string& session_id,
+void SessionsService::WithSession(const grpc::CallbackServerContext& context,
+                                  const std::string& tenant, const std::string& session_id,
                                   std::function<void(const absl::StatusOr<SessionKey>&)> work) {
-  absl::StatusOr<SessionKey> key = KeyOf(tenant, session_id);
+  absl::StatusOr<SessionKey> key = KeyOf(context, tenant, session_id);
   if (!key.ok() || shared_ == nullptr) return work(key);
   shared_->Post([this, key, work = std::move(work)]() mutable {
     const absl::Status fetched = shared_->Fetch(*key);
@@ -85,11 +88,12 @@ grpc::ServerUnaryReactor* SessionsService::AnswerFetched(
     grpc::CallbackServerContext* context, absl::string_view method, const std::string& tenant,
     const std::string& session_id, std::function<absl::Status(const SessionKey&)> work) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  WithSession(tenant, session_id, [this, reactor, method, work = std::move(work)](const auto& key) {
-    const absl::Status status = key.ok() ? work(*key) : key.status();
-    metrics_.OnCall(method, status.code());
-    reactor->Finish(ToGrpcStatus(status));
-  });
+  WithSession(*context, tenant, session_id,
+              [this, reactor, method, work = std::move(work)](const auto& key) {
+                const absl::Status status = key.ok() ? work(*key) : key.status();
+                metrics_.OnCall(method, status.code());
+                reactor->Finish(ToGrpcStatus(status));
+              });
   return reactor;
 }
 
@@ -97,10 +101,10 @@ grpc::ServerUnaryReactor* SessionsService::Fork(grpc::CallbackServerContext* con
                                                 const v1::ForkRequest* message,
                                                 v1::Session* response) {
   return AnswerFetched(context, "Sessions/Fork", message->tenant(), message->session_id(),
-                       [this, message, response](const SessionKey& from) -> absl::Status {
-                         LIGER_ASSIGN_OR_RETURN(
-                             const SessionKey to,
-                             KeyOf(message->tenant(), message->new_session_id(), "new_session_id"));
+                       [this, context, message, response](const SessionKey& from) -> absl::Status {
+                         LIGER_ASSIGN_OR_RETURN(const SessionKey to,
+                                                KeyOf(*context, message->tenant(),
+                                                      message->new_session_id(), "new_session_id"));
                          return SetSession(table_.Fork(from, to, Now()), response);
                        });
 }
@@ -124,10 +128,11 @@ grpc::ServerUnaryReactor* SessionsService::List(grpc::CallbackServerContext* con
       return absl::InvalidArgumentError(absl::StrCat("page_size is ", message->page_size(),
                                                      "; it must be in [0, ", kMaxPage, "]"));
     }
+    LIGER_ASSIGN_OR_RETURN(const std::string tenant,
+                           TenantOf(access_, *context, message->tenant()));
     const int size = message->page_size() > 0 ? message->page_size() : kDefaultPage;
     // The token of a page is the last id of the one before.
-    std::vector<SessionInfo> sessions =
-        table_.List(message->tenant(), message->page_token(), size + 1, Now());
+    std::vector<SessionInfo> sessions = table_.List(tenant, message->page_token(), size + 1, Now());
     if (std::ssize(sessions) > size) {
       sessions.pop_back();
       response->set_next_page_token(sessions.back().key.id);
@@ -154,15 +159,16 @@ class SessionsService::ExportReactor final : public grpc::ServerWriteReactor<v1:
   ExportReactor(SessionsService* service, const v1::ExportRequest* message)
       : service_(*service), message_(*message) {}
 
-  void Start() {
-    service_.WithSession(message_.tenant(), message_.session_id(), [this](const auto& key) {
-      const absl::Status status = key.ok() ? Load(*key) : key.status();
-      service_.metrics_.OnCall("Sessions/Export", status.code());
-      if (!status.ok()) return Finish(ToGrpcStatus(status));
-      chunk_.set_session_id(message_.session_id());
-      chunk_.set_tenant(message_.tenant());
-      WriteNext();
-    });
+  void Start(const grpc::CallbackServerContext& context) {
+    service_.WithSession(context, message_.tenant(), message_.session_id(),
+                         [this](const auto& key) {
+                           const absl::Status status = key.ok() ? Load(*key) : key.status();
+                           service_.metrics_.OnCall("Sessions/Export", status.code());
+                           if (!status.ok()) return Finish(ToGrpcStatus(status));
+                           chunk_.set_session_id(message_.session_id());
+                           chunk_.set_tenant(key->tenant);
+                           WriteNext();
+                         });
   }
   ~ExportReactor() override {
     if (counted_) service_.EndTransfer();
@@ -204,8 +210,9 @@ class SessionsService::ExportReactor final : public grpc::ServerWriteReactor<v1:
 // Gathers the chunks, never more of them than a container has, and makes the session of the whole.
 class SessionsService::ImportReactor final : public grpc::ServerReadReactor<v1::StateChunk> {
  public:
-  ImportReactor(SessionsService* service, v1::Session* response)
-      : service_(*service), response_(*response) {
+  ImportReactor(SessionsService* service, const grpc::CallbackServerContext& context,
+                v1::Session* response)
+      : service_(*service), context_(context), response_(*response) {
     const absl::Status status = service_.BeginTransfer();
     if (!status.ok()) {
       End(status);
@@ -222,7 +229,8 @@ class SessionsService::ImportReactor final : public grpc::ServerReadReactor<v1::
     if (!ok) return End(Make());
     if (first_) {
       first_ = false;
-      absl::StatusOr<SessionKey> key = KeyOf(chunk_.tenant(), chunk_.session_id());
+      absl::StatusOr<SessionKey> key =
+          service_.KeyOf(context_, chunk_.tenant(), chunk_.session_id());
       if (!key.ok()) return End(key.status());
       key_ = *std::move(key);
     }
@@ -250,6 +258,7 @@ class SessionsService::ImportReactor final : public grpc::ServerReadReactor<v1::
   }
 
   SessionsService& service_;
+  const grpc::CallbackServerContext& context_;
   v1::Session& response_;
   bool counted_ = false;
   bool first_ = true;
@@ -260,15 +269,15 @@ class SessionsService::ImportReactor final : public grpc::ServerReadReactor<v1::
 };
 
 grpc::ServerWriteReactor<v1::StateChunk>* SessionsService::Export(
-    grpc::CallbackServerContext* /*context*/, const v1::ExportRequest* message) {
+    grpc::CallbackServerContext* context, const v1::ExportRequest* message) {
   auto* reactor = new ExportReactor(this, message);
-  reactor->Start();
+  reactor->Start(*context);
   return reactor;
 }
 
 grpc::ServerReadReactor<v1::StateChunk>* SessionsService::Import(
-    grpc::CallbackServerContext* /*context*/, v1::Session* response) {
-  return new ImportReactor(this, response);
+    grpc::CallbackServerContext* context, v1::Session* response) {
+  return new ImportReactor(this, *context, response);
 }
 
 }  // namespace liger

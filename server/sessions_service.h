@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "liger/v1/sessions.grpc.pb.h"
+#include "server/access_control.h"
 #include "server/metrics.h"
 #include "server/shared_sessions.h"
 #include "states/session_table.h"
@@ -19,10 +20,14 @@ namespace liger {
 
 class SessionsService final : public v1::Sessions::CallbackService {
  public:
-  // All outlive the service; `shared` may be null.
+  // All outlive the service; `shared` may be null, and `access`: everyone may call, as any tenant.
   SessionsService(SessionTable* table, const StateContainer* container, SharedSessions* shared,
-                  Metrics* metrics)
-      : table_(*table), container_(*container), shared_(shared), metrics_(*metrics) {}
+                  Metrics* metrics, const AccessControl* access)
+      : table_(*table),
+        container_(*container),
+        shared_(shared),
+        metrics_(*metrics),
+        access_(access) {}
 
   grpc::ServerWriteReactor<v1::StateChunk>* Export(grpc::CallbackServerContext* context,
                                                    const v1::ExportRequest* message) override;
@@ -51,8 +56,13 @@ class SessionsService final : public v1::Sessions::CallbackService {
                                           absl::string_view method, const std::string& tenant,
                                           const std::string& session_id,
                                           std::function<absl::Status(const SessionKey&)> work);
+  // A session of the caller's.
+  absl::StatusOr<SessionKey> KeyOf(const grpc::CallbackServerContext& context,
+                                   const std::string& tenant, const std::string& id,
+                                   absl::string_view field = "session_id") const;
   // Runs `work` with the session's key, or what is wrong with that or with the store.
-  void WithSession(const std::string& tenant, const std::string& session_id,
+  void WithSession(const grpc::CallbackServerContext& context, const std::string& tenant,
+                   const std::string& session_id,
                    std::function<void(const absl::StatusOr<SessionKey>&)> work);
   // An export or import holds a whole container in memory: RESOURCE_EXHAUSTED beyond a few at once.
   absl::Status BeginTransfer();
@@ -62,6 +72,7 @@ class SessionsService final : public v1::Sessions::CallbackService {
   const StateContainer& container_;
   SharedSessions* const shared_;
   Metrics& metrics_;
+  const AccessControl* const access_;
   std::atomic<int> transfers_{0};
 };
 

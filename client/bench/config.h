@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "client/client.h"
 #include "nlohmann/json.hpp"
 
 namespace liger::bench {
@@ -19,6 +20,8 @@ struct BenchConfig {
   std::string server = "localhost:50051";  // gRPC target, or http://host:port
   std::string model;                       // OpenAI's field of that name
   double connect_timeout = 5;              // seconds
+  // gRPC alone: TLS and the API key. Never saved; the rest of it is not used.
+  ClientOptions credentials;
 
   // The load. Closed loop where `arrivals` is empty.
   std::string arrivals;

@@ -19,9 +19,11 @@ namespace liger::bench {
 namespace {
 
 ClientOptions OptionsFor(const BenchConfig& config) {
-  return {.target = config.server,
-          .connect_timeout = absl::Seconds(config.connect_timeout),
-          .own_connection = true};
+  ClientOptions options = config.credentials;
+  options.target = config.server;
+  options.connect_timeout = absl::Seconds(config.connect_timeout);
+  options.own_connection = true;
+  return options;
 }
 
 double ToSeconds(const google::protobuf::Duration& duration) {
@@ -90,6 +92,7 @@ class GrpcDriver : public Driver {
   void Start(int64_t number, const StreamRequest& request) override {
     auto stream = std::make_unique<Stream>();
     stream->number = number;
+    Authorize(config_.credentials, &stream->context);
     if (config_.deadline > 0) {
       stream->context.set_deadline(
           absl::ToChronoTime(absl::Now() + absl::Seconds(config_.deadline)));

@@ -20,6 +20,7 @@
 #include "client/bench/report_json.h"
 #include "client/bench/report_text.h"
 #include "client/bench/sweep.h"
+#include "client/connection_flags.h"
 #include "client/interrupt.h"
 
 namespace liger::bench {
@@ -39,6 +40,7 @@ enum ExitCode { kMeasured = 0, kUsage = 1, kServerLost = 2, kNotWritten = 3, kIn
 
 struct Options {
   BenchConfig config;
+  ConnectionFlags connection;
   SweepOptions sweep;
   std::string repeat;
   std::string label = "liger";
@@ -195,6 +197,7 @@ void AddCommands(CLI::App* app, Options* options, Action* action) {
   CLI::App* run = app->add_subcommand("run", "Load a server and measure");
   AddLoadFlags(run, &options->config);
   AddConfigFlags(run, &options->config);
+  AddConnectionFlags(run, &options->connection);
   AddOutputFlags(run, options);
   run->add_option("--repeat", options->repeat,
                   "Take everything about the run from this result; other flags of it are ignored");
@@ -218,6 +221,7 @@ void AddCommands(CLI::App* app, Options* options, Action* action) {
       ->capture_default_str()
       ->group("Load");
   AddConfigFlags(sweep, &options->config);
+  AddConnectionFlags(sweep, &options->connection);
   AddOutputFlags(sweep, options);
   sweep->callback([=] { *action = Sweep; });
 
@@ -251,6 +255,11 @@ int Main(int argc, char** argv) {
   const CLI::Option* requests = chosen->get_option_no_throw("--requests");
   if (requests != nullptr && requests->count() > 0 && chosen->count("--duration") == 0) {
     options.config.duration = 0;
+  }
+  if (absl::Status status = ReadConnectionFlags(options.connection, &options.config.credentials);
+      !status.ok()) {
+    std::fprintf(stderr, "error: %s\n", absl::StrCat(status.message()).c_str());
+    return kUsage;
   }
   return action(options);
 }

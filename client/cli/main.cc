@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "client/cli/commands.h"
 #include "client/cli/printer.h"
+#include "client/connection_flags.h"
 #include "client/status.h"
 #include "google/protobuf/struct.pb.h"
 
@@ -74,6 +75,7 @@ void ReportError(const Globals& globals, const absl::Status& status) {
 
 int Main(int argc, char** argv) {
   Globals globals;
+  ConnectionFlags connection;
   Action action;
   CLI::App app("Talks to a liger.v1 server.", "liger-client");
   app.footer(kFooter);
@@ -86,6 +88,7 @@ int Main(int argc, char** argv) {
       ->check(CLI::Range(0.0, 1e9));
   app.add_flag("--json", globals.json,
                "One JSON object a line: an event of a stream, or an answer");
+  AddConnectionFlags(&app, &connection);
   AddGenerateCommand(&app, &globals, &action);
   AddChatCommand(&app, &globals, &action);
   AddTokenizeCommand(&app, &globals, &action);
@@ -96,7 +99,8 @@ int Main(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : kUsageError;
   }
-  const absl::Status status = action();
+  absl::Status status = ReadConnectionFlags(connection, &globals.client);
+  if (status.ok()) status = action();
   if (!status.ok()) ReportError(globals, status);
   return ExitCode(status);
 }

@@ -212,5 +212,34 @@ TEST(Config, HelpListsDefaultsAndVariables) {
   EXPECT_EQ(Parse({"--version"}, false).exit_code, 0);
 }
 
+TEST(Config, SecurityFlagsThatDoNotFitAreRefused) {
+  const std::pair<std::vector<std::string>, const char*> cases[] = {
+      {{"--tls-cert=c"}, "--tls-key"},
+      {{"--tls-key=k"}, "--tls-cert"},
+      {{"--tls-client-ca=a"}, "--tls-client-ca: needs"},
+      {{"--metrics-tls=server"}, "--metrics-tls: needs"},
+      {{"--metrics-tls=mutual", "--tls-cert=c", "--tls-key=k"}, "needs --tls-client-ca"},
+      {{"--metrics-tls=maybe"}, "--metrics-tls"},
+      {{"--api-keys=f", "--listen=0.0.0.0:1"}, "--api-keys: would cross the network"},
+      {{"--api-keys=f", "--listen=127.evil.example:1"}, "--api-keys: would cross the network"},
+  };
+  for (const auto& [arguments, words] : cases) {
+    const ParsedConfig parsed = Parse(arguments);
+    EXPECT_FALSE(parsed.config.has_value());
+    EXPECT_EQ(parsed.exit_code, 2);
+    EXPECT_THAT(parsed.message, HasSubstr(words));
+  }
+}
+
+TEST(Config, KeysNeedNoTlsWhereNothingLeavesTheMachine) {
+  for (const char* listen : {"127.0.0.1:1", "localhost:1", "[::1]:1", "unix:/tmp/s"}) {
+    EXPECT_TRUE(Parse({"--api-keys=f", std::string("--listen=") + listen}).config.has_value());
+  }
+  EXPECT_TRUE(Parse({"--api-keys=f", "--listen=0.0.0.0:1", "--tls-cert=c", "--tls-key=k"})
+                  .config.has_value());
+  EXPECT_TRUE(Parse({"--api-keys=f", "--listen=0.0.0.0:1", "--plaintext-api-keys=true"})
+                  .config.has_value());
+}
+
 }  // namespace
 }  // namespace liger

@@ -42,10 +42,15 @@ TIMEOUT = 120  # seconds; of calls that are to succeed
 class Client:
     """One connection with every stub."""
 
-    def __init__(self, address: str, options=()):
-        self.channel = grpc.insecure_channel(
-            address, options=[("grpc.max_receive_message_length", -1),
-                              ("grpc.use_local_subchannel_pool", 1), *options])
+    def __init__(self, address: str, options=(), credentials=None):
+        options = [("grpc.max_receive_message_length", -1),
+                   ("grpc.use_local_subchannel_pool", 1), *options]
+        self.channel = (grpc.insecure_channel(address, options) if credentials is None else
+                        grpc.secure_channel(address, credentials, options))
+        self.use(self.channel)
+
+    def use(self, channel):
+        self.channel = channel
         self.generation = generation_grpc.GenerationStub(self.channel)
         self.admin = admin_grpc.AdminStub(self.channel)
         self.sessions = sessions_grpc.SessionsStub(self.channel)
