@@ -43,11 +43,19 @@ def pod(objects: list[dict]) -> dict:
     return one(objects, "Deployment")["spec"]["template"]["spec"]
 
 
+# Kinds that Kubernetes' own schemas do not know; tests below check their fields.
+CUSTOM = {"ServiceMonitor", "PrometheusRule", "GRPCRoute", "InferencePool"}
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("name", KUSTOMIZATIONS)
 def test_manifests_are_valid(name, version):
-    for resource in render(name):
-        kubernetes_validate.validate(resource, version, strict=True)
+    objects = render(name)
+    for resource in objects:
+        if resource["kind"] not in CUSTOM:
+            kubernetes_validate.validate(resource, version, strict=True)
+    names = [(o["kind"], o["metadata"]["name"]) for o in objects]
+    assert len(set(names)) == len(names)
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
@@ -97,6 +105,107 @@ def test_pods_are_confined(name):
         assert not security["allowPrivilegeEscalation"]
         assert security["capabilities"] == {"drop": ["ALL"]}
         assert set(container["resources"]) == {"requests", "limits"}
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_every_pod_is_policed(name):
+    objects = render(name)
+    labels = one(objects, "Deployment")["spec"]["template"]["metadata"]["labels"]
+    policy = one(objects, "NetworkPolicy")["spec"]
+    assert policy["podSelector"]["matchLabels"].items() <= labels.items()
+    assert set(policy["policyTypes"]) == {"Ingress", "Egress"}
+    scraped = next(rule for rule in policy["ingress"] if rule["ports"][0]["port"] == "metrics")
+    assert scraped["from"], "metrics are not for everyone"
+    budget = one(objects, "PodDisruptionBudget")["spec"]
+    assert budget["selector"]["matchLabels"].items() <= labels.items()
+    for spread in pod(objects)["topologySpreadConstraints"]:
+        assert spread["labelSelector"]["matchLabels"].items() <= labels.items()
+
+
+def server_of(objects):
+    return next(c for c in pod(objects)["containers"] if c["name"] == "server")
+
+
+@pytest.mark.parametrize("name", ["overlays/ha", "overlays/gateway"])
+def test_the_autoscaler_asks_for_metrics_that_there_are(name):
+    objects = render(name)
+    assert "replicas" not in one(objects, "Deployment")["spec"], "the autoscaler decides"
+    scaler = one(objects, "HorizontalPodAutoscaler")["spec"]
+    assert scaler["scaleTargetRef"]["name"] == one(objects, "Deployment")["metadata"]["name"]
+    asked = {m["pods"]["metric"]["name"] for m in scaler["metrics"]}
+    served = (ROOT / "server/metrics.cc").read_text()
+    assert all(f'"{metric}"' in served for metric in asked)
+    rules = yaml.safe_load((ROOT / "deploy/monitoring/prometheus-adapter.yaml").read_text())
+    query = rules["rules"]["custom"][0]["seriesQuery"]
+    assert all(metric in query for metric in asked)
+
+
+def test_what_is_scraped_is_a_port_of_the_service():
+    objects = render("overlays/ha")
+    monitor = one(objects, "ServiceMonitor")
+    assert monitor["apiVersion"] == "monitoring.coreos.com/v1"
+    wanted = monitor["spec"]["selector"]["matchLabels"]
+    ports = [port["name"] for o in objects if o["kind"] == "Service"
+             and wanted.items() <= o["metadata"]["labels"].items() for port in o["spec"]["ports"]]
+    assert [e["port"] for e in monitor["spec"]["endpoints"]] == ["metrics"]
+    assert ports.count("metrics") == 1, "no pod is scraped twice"
+
+
+def test_the_gateway_reaches_the_service():
+    objects = render("overlays/gateway")
+    route = one(objects, "GRPCRoute")
+    assert route["apiVersion"] == "gateway.networking.k8s.io/v1"
+    service = next(o for o in objects if o["kind"] == "Service"
+                   and o["metadata"]["name"] == "liger-serve")
+    services = {path.stem: path.read_text() for path in (ROOT / "proto/liger/v1").glob("*.proto")}
+    for rule in route["spec"]["rules"]:
+        for backend in rule["backendRefs"]:
+            assert backend["name"] == service["metadata"]["name"]
+            assert backend["port"] in [p["port"] for p in service["spec"]["ports"]]
+        for match in rule["matches"]:
+            package, _, name = match["method"]["service"].rpartition(".")
+            if package == "liger.v1":
+                text = next(t for t in services.values() if f"service {name} {{" in t)
+                assert f"rpc {match['method'].get('method', '')}" in text
+            assert match["method"] not in ({"service": "liger.v1.Admin"},)
+    pool = one(objects, "InferencePool")
+    assert pool["apiVersion"] == "inference.networking.k8s.io/v1"
+    labels = one(objects, "Deployment")["spec"]["template"]["metadata"]["labels"]
+    assert pool["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    ports = {p["name"]: p["containerPort"] for p in server_of(objects)["ports"]}
+    assert pool["spec"]["targetPorts"] == [{"number": ports["grpc"]}]
+    comment = (ROOT / "deploy/k8s/components/gateway/inferencepool.yaml").read_text()
+    served = (ROOT / "server/metrics.cc").read_text()
+    for metric in re.findall(r"-metric=(\w+)", comment):
+        assert f'"{metric}"' in served
+
+
+def test_secrets_are_where_the_flags_look():
+    objects = render("overlays/tls")
+    mounts = {m["mountPath"]: m for m in server_of(objects)["volumeMounts"]}
+    volumes = {v["name"]: v for v in pod(objects)["volumes"]}
+    config = one(objects, "ConfigMap")["data"]
+    for variable in ("LIGER_TLS_CERT", "LIGER_TLS_KEY", "LIGER_API_KEYS"):
+        mount = mounts[str(pathlib.PurePosixPath(config[variable]).parent)]
+        assert mount["readOnly"] and "subPath" not in mount
+        assert "secret" in volumes[mount["name"]]
+    for service in (o for o in objects if o["kind"] == "Service"):
+        assert all("h2c" not in port.get("appProtocol", "") for port in service["spec"]["ports"])
+
+
+def test_the_gpu_overlay_asks_for_one():
+    objects = render("overlays/gpu")
+    resources = server_of(objects)["resources"]
+    assert resources["limits"]["nvidia.com/gpu"] == resources["requests"]["nvidia.com/gpu"] == "1"
+    assert one(objects, "ConfigMap")["data"]["LIGER_BACKEND"] == "cuda"
+
+
+def test_the_systemd_unit_ends_after_the_server_has_drained():
+    unit = (ROOT / "deploy/systemd/liger-server.service").read_text()
+    settings = dict(line.split("=", 1) for line in unit.splitlines()
+                    if "=" in line and not line.startswith("#"))
+    assert int(settings["TimeoutStopSec"]) >= 30 + 5  # --drain-grace's default, and a margin
+    assert "HUP" in settings["ExecReload"]
 
 
 def test_the_init_container_fetches_what_the_script_fetches():
