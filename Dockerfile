@@ -34,5 +34,5 @@ EXPOSE 50051 50052 9464
 # A number, so that Kubernetes can tell it is not root.
 USER 10001:10001
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s \
-  CMD ["liger-client", "--server=127.0.0.1:50051", "--timeout=3", "info"]
+  CMD ["liger-client", "--server=127.0.0.1:50052", "--timeout=3", "health"]
 ENTRYPOINT ["liger-server"]

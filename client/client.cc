@@ -66,7 +66,8 @@ Client::Client(const ClientOptions& options)
       channel_(CreateChannel(options)),
       generation_(v1::Generation::NewStub(channel_)),
       sessions_(v1::Sessions::NewStub(channel_)),
-      admin_(v1::Admin::NewStub(channel_)) {}
+      admin_(v1::Admin::NewStub(channel_)),
+      health_(grpc::health::v1::Health::NewStub(channel_)) {}
 
 absl::Status Client::AwaitConnection(const CallOptions& options) {
   const absl::Time deadline = absl::Now() + std::min(options_.connect_timeout, options.timeout);
@@ -124,6 +125,18 @@ absl::StatusOr<v1::TokenizeResponse> Client::Tokenize(const v1::TokenizeRequest&
 absl::StatusOr<v1::DetokenizeResponse> Client::Detokenize(const v1::DetokenizeRequest& request,
                                                           const CallOptions& options) {
   return Unary(generation_.get(), &v1::Generation::Stub::Detokenize, request, options);
+}
+
+absl::Status Client::CheckHealth(const std::string& service, const CallOptions& options) {
+  grpc::health::v1::HealthCheckRequest request;
+  request.set_service(service);
+  const auto response =
+      Unary(health_.get(), &grpc::health::v1::Health::Stub::Check, request, options);
+  if (!response.ok()) return response.status();
+  if (response->status() != grpc::health::v1::HealthCheckResponse::SERVING) {
+    return absl::UnavailableError("the server says that it does not serve");
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<v1::ModelInfo> Client::GetModelInfo(const CallOptions& options) {

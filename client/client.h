@@ -22,6 +22,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "grpc/health/v1/health.grpc.pb.h"
 #include "grpcpp/channel.h"
 #include "grpcpp/client_context.h"
 #include "liger/v1/admin.grpc.pb.h"
@@ -76,6 +77,9 @@ class Client {
   absl::StatusOr<v1::DetokenizeResponse> Detokenize(const v1::DetokenizeRequest& request,
                                                     const CallOptions& options = {});
 
+  // Of grpc.health.v1. UNAVAILABLE where `service` is there and does not serve.
+  absl::Status CheckHealth(const std::string& service, const CallOptions& options = {});
+
   absl::StatusOr<v1::ModelInfo> GetModelInfo(const CallOptions& options = {});
   absl::StatusOr<v1::Loads> GetLoads(const CallOptions& options = {});
 
@@ -112,6 +116,7 @@ class Client {
   std::unique_ptr<v1::Generation::Stub> generation_;
   std::unique_ptr<v1::Sessions::Stub> sessions_;
   std::unique_ptr<v1::Admin::Stub> admin_;
+  std::unique_ptr<grpc::health::v1::Health::Stub> health_;
 };
 
 }  // namespace liger

@@ -211,6 +211,10 @@ void AddServiceFlags(CLI::App& app, ServerConfig& config, std::string& http_list
             return value.empty() ? "" : "HTTP is not built; use --listen (gRPC)";
           },
           "HOST:PORT"));
+  AddSeconds(
+      app, "drain-linger", config.drain_linger, 0, 3600,
+      "After SIGTERM new calls hear UNAVAILABLE for so long before connections close, so that "
+      "balancers notice");
   AddSeconds(app, "drain-grace", config.drain_grace, 0, 86400,
              "What runs may go on this long after SIGTERM");
   AddSeconds(app, "stall-timeout", config.stall_timeout, 0.1, 86400,

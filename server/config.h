@@ -47,6 +47,7 @@ struct ServerConfig {
   std::string state_store;     // "redis://..."; empty: none
   std::string state_key_file;  // seals exported states; empty: no key
 
+  absl::Duration drain_linger = absl::Seconds(1);
   absl::Duration drain_grace = absl::Seconds(30);
   absl::Duration stall_timeout = absl::Seconds(60);
   absl::Duration max_connection_age = absl::Minutes(30);

@@ -1,5 +1,6 @@
 #include "server/generation_call.h"
 
+#include <algorithm>
 #include <chrono>
 #include <utility>
 
@@ -25,6 +26,22 @@ std::string MakeRequestId() {
   return absl::StrCat("r-", absl::Hex(absl::Uniform<uint64_t>(absl::BitGen()), absl::kZeroPad16));
 }
 
+// The trace id of a W3C traceparent: "00-" 32 hex digits "-" 16 hex digits "-" 2 hex digits. What
+// is not one is ignored, as the standard says.
+std::string TraceId(const grpc::CallbackServerContext& context) {
+  constexpr size_t kLength = 55;
+  const auto header = context.client_metadata().find("traceparent");
+  if (header == context.client_metadata().end()) return {};
+  const absl::string_view value(header->second.data(), header->second.size());
+  // A later version may be longer, and begins the same.
+  if (value.size() < kLength || value[2] != '-' || value[35] != '-' || value[52] != '-') return {};
+  const absl::string_view id = value.substr(3, 32);
+  const auto lower_hex = [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); };
+  if (!std::all_of(id.begin(), id.end(), lower_hex)) return {};
+  if (id.find_first_not_of('0') == absl::string_view::npos) return {};
+  return std::string(id);
+}
+
 double Milliseconds(SteadyDuration duration) {
   return std::chrono::duration<double, std::milli>(duration).count();
 }
@@ -39,7 +56,8 @@ GenerationCall::GenerationCall(const CallEnvironment& environment, absl::string_
       context_(context),
       message_(message),
       deadline_(SteadyDeadline(*context)),
-      request_id_(message->request_id().empty() ? MakeRequestId() : message->request_id()) {}
+      request_id_(message->request_id().empty() ? MakeRequestId() : message->request_id()),
+      trace_(TraceId(*context)) {}
 
 GenerationCall::~GenerationCall() { LogEnd(); }
 
@@ -208,6 +226,7 @@ void GenerationCall::LogEnd() const {
   const LogLevel level = absl::IsInternal(status_) ? LogLevel::kError : LogLevel::kInfo;
   Log(level, "request",
       {{"id", request_id_},
+       {"trace", trace_},
        {"method", method_},
        {"tenant", tenant_},
        {"status", CodeName(status_.code())},

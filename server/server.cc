@@ -5,6 +5,7 @@
 #include <fstream>
 #include <map>
 #include <string>
+#include <thread>
 #include <utility>
 
 #include "absl/random/random.h"
@@ -249,7 +250,12 @@ void Server::Drain() {
       {{"running", parts.loop->GetLoads().running},
        {"grace_seconds", absl::ToDoubleSeconds(config_.drain_grace)}});
   parts.health.SetReady(false);
-  // Calls that come now hear UNAVAILABLE from the loop.
+  // Calls that come now hear UNAVAILABLE from the loop. Once connections close, gRPC ends those
+  // that cross the news with CANCELLED, which clients do not try again: whoever watches the health
+  // has gone by then.
+  parts.loop->Drain();
+  std::this_thread::sleep_for(
+      absl::ToChronoNanoseconds(std::min(config_.drain_linger, config_.drain_grace)));
   parts.loop->Shutdown(std::chrono::steady_clock::now() + grace);
   parts.health.Shutdown();
   parts.grpc.server->Shutdown(std::max(deadline, std::chrono::system_clock::now() + kFlushTime));

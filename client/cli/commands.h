@@ -33,6 +33,7 @@ void AddGenerateCommand(CLI::App* app, const Globals* globals, Action* action);
 void AddChatCommand(CLI::App* app, const Globals* globals, Action* action);
 void AddTokenizeCommand(CLI::App* app, const Globals* globals, Action* action);
 void AddSessionCommand(CLI::App* app, const Globals* globals, Action* action);
+void AddHealthCommand(CLI::App* app, const Globals* globals, Action* action);
 void AddInfoCommand(CLI::App* app, const Globals* globals, Action* action);
 
 }  // namespace liger::cli

@@ -93,6 +93,7 @@ int Main(int argc, char** argv) {
   AddChatCommand(&app, &globals, &action);
   AddTokenizeCommand(&app, &globals, &action);
   AddSessionCommand(&app, &globals, &action);
+  AddHealthCommand(&app, &globals, &action);
   AddInfoCommand(&app, &globals, &action);
   try {
     app.parse(argc, argv);

@@ -10,7 +10,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from server_process import REAL, ServerProcess, eventually
+from server_process import BINARIES, REAL, ServerProcess, eventually
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -77,6 +77,14 @@ def grpcurl(*arguments) -> subprocess.CompletedProcess:
     tool = pathlib.Path(sys.executable).parent / "grpcurl"
     return subprocess.run([str(tool), "-plaintext", *arguments], capture_output=True, text=True,
                           timeout=60)
+
+
+def test_liger_client_asks(tiny_server):
+    def ask(*arguments) -> int:
+        return subprocess.run([BINARIES / "liger-client", f"--server={tiny_server.health_address}",
+                               "health", *arguments], capture_output=True, timeout=60).returncode
+
+    assert (ask(), ask("liveness"), ask("nothing")) == (0, 0, 5)
 
 
 def test_reflection_lists_the_services(tiny_server):

@@ -1,5 +1,6 @@
 """Signals: what runs finishes, what comes is refused, and a second signal ends it."""
 
+import pathlib
 import signal
 import threading
 import time
@@ -60,6 +61,61 @@ def test_after_the_grace_what_runs_is_ended(tiny_flags):
         runner.join(30)
         assert runner.result.code() == grpc.StatusCode.UNAVAILABLE
         assert server.wait() == 0
+
+
+def test_a_draining_server_lingers_so_that_balancers_notice(tiny_flags):
+    with ServerProcess(*tiny_flags, "--drain-linger=3") as server:
+        client = Client(server.address)
+        generate(client, ids=[3], stopping={"max_tokens": 1})
+        server.signal(signal.SIGTERM)
+        server.wait_for_event("draining")
+        begin = time.monotonic()
+        while time.monotonic() < begin + 2:
+            with pytest.raises(grpc.RpcError) as error:
+                generate(client, ids=[3], stopping={"max_tokens": 1}, timeout=10)
+            assert error.value.code() == grpc.StatusCode.UNAVAILABLE
+            assert "drain" in error.value.details()
+            time.sleep(0.05)
+        assert server.wait(timeout=20) == 0
+
+
+def test_sighup_changes_the_log_level(tiny_flags, tmp_path):
+    config = tmp_path / "liger.conf"
+    config.write_text("log-level = warning\n")
+    server = ServerProcess(*tiny_flags, "--listen=127.0.0.1:0", f"--config={config}").start()
+    try:
+        config.write_text("log-level = info\n")
+        eventually(lambda: _hung_up(server))
+        config.write_text("log-level = nothing\n")
+        server.signal(signal.SIGHUP)
+        server.wait_for_event("reload failed", what="log level")
+        assert server.process.poll() is None
+    finally:
+        server.kill()
+
+
+def _hung_up(server) -> bool:
+    """Whether a SIGHUP was heeded; one that comes while the server starts is not."""
+    server.signal(signal.SIGHUP)
+    return any(line["event"] == "reloaded" for line in server.log())
+
+
+def test_no_core_is_dumped(tiny_flags):
+    with ServerProcess(*tiny_flags) as server:
+        limits = (pathlib.Path("/proc") / str(server.process.pid) / "limits").read_text()
+        assert "Max core file size        0                    0" in limits
+
+
+def test_a_trace_is_logged(tiny_flags):
+    with ServerProcess(*tiny_flags) as server:
+        client = Client(server.address)
+        trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+        for name, header in [("good", f"00-{trace}-00f067aa0ba902b7-01"), ("bad", f"00-{trace}"),
+                             ("zero", f"00-{'0' * 32}-00f067aa0ba902b7-01")]:
+            client.generation.Complete(request(ids=[1], request_id=name), timeout=30,
+                                       metadata=[("traceparent", header)])
+            line = server.wait_for_event("request", id=name)
+            assert line["trace"] == (trace if name == "good" else "")
 
 
 def test_an_idle_server_stops_at_once(tiny_flags):

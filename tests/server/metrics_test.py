@@ -1,8 +1,10 @@
 """Metrics, read by a real Prometheus."""
 
 import json
+import math
 import socket
 import subprocess
+import threading
 import urllib.parse
 import urllib.request
 
@@ -11,7 +13,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from liger_api import Client, generate, request
-from server_process import ServerProcess, eventually
+from server_process import ROOT, ServerProcess, eventually
 
 LATENCIES = [
     "liger_time_to_first_token_seconds", "liger_time_per_output_token_seconds",
@@ -102,9 +104,9 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def test_a_real_prometheus_scrapes_and_answers(server, tmp_path):
-    client = Client(server.address)
-    generate(client, ids=[1, 2, 3], stopping={"max_tokens": 50})
+@pytest.fixture
+def query(server, tmp_path):
+    """Asks a real Prometheus that scrapes the server: the values of an expression."""
     (tmp_path / "prometheus.yml").write_text(
         "global: {scrape_interval: 500ms, scrape_timeout: 500ms}\n"
         "scrape_configs:\n"
@@ -116,7 +118,7 @@ def test_a_real_prometheus_scrapes_and_answers(server, tmp_path):
              f"--storage.tsdb.path={tmp_path}/data", f"--web.listen-address={address}"],
             stdout=log, stderr=log)
 
-    def query(expression):
+    def ask(expression):
         url = f"http://{address}/api/v1/query?" + urllib.parse.urlencode({"query": expression})
         try:
             with urllib.request.urlopen(url, timeout=10) as answer:
@@ -126,11 +128,43 @@ def test_a_real_prometheus_scrapes_and_answers(server, tmp_path):
         return [float(series["value"][1]) for series in result]
 
     try:
-        eventually(lambda: query('up{job="liger"}') == [1.0])
-        eventually(lambda: (query("liger_generation_tokens_total") or [0])[0] >= 50)
-        for name in LATENCIES:
-            quantile = query(f"histogram_quantile(0.99, sum by (le) ({name}_bucket))")
-            assert len(quantile) == 1, name
+        eventually(lambda: ask('up{job="liger"}') == [1.0])
+        yield ask
     finally:
         prometheus.kill()
         prometheus.wait()
+
+
+def test_a_real_prometheus_scrapes_and_answers(server, query):
+    generate(Client(server.address), ids=[1, 2, 3], stopping={"max_tokens": 50})
+    eventually(lambda: (query("liger_generation_tokens_total") or [0])[0] >= 50)
+    for name in LATENCIES:
+        quantile = query(f"histogram_quantile(0.99, sum by (le) ({name}_bucket))")
+        assert len(quantile) == 1, name
+
+
+def test_every_panel_of_the_dashboard_has_data(server, query):
+    """Under load, each query gives a number: no metric is misspelt, none is missing."""
+    client = Client(server.address)
+    done = threading.Event()
+
+    def load():
+        while not done.is_set():
+            generate(client, ids=[1, 2, 3], stopping={"max_tokens": 20})
+
+    thread = threading.Thread(target=load)
+    thread.start()
+    try:
+        dashboard = json.loads((ROOT / "deploy/monitoring/grafana-dashboard.json").read_text())
+        for panel in dashboard["panels"]:
+            for target in panel["targets"]:
+                expression = target["expr"].replace("$__rate_interval", "5s")
+                for variable in ("$job", "$instance"):
+                    expression = expression.replace(variable, ".*")
+                values = eventually(lambda expression=expression: query(expression), timeout=20)
+                eventually(lambda expression=expression: not any(
+                    math.isnan(value) for value in query(expression) or [math.nan]), timeout=20)
+                assert values, panel["title"]
+    finally:
+        done.set()
+        thread.join()
