@@ -10,6 +10,8 @@ Usage: scripts/build_image.sh [--target TARGET] [--tag NAME:TAG]
 
   --target  stage of the Dockerfile (default cpu)
   --tag     name of the image (default liger-serve:TARGET)
+
+The image's bill of materials is left in build/image/sbom.spdx.json.
 HELP
 }
 
@@ -43,6 +45,8 @@ until_it_answers() {
 
 with_docker() {
   docker build --target "$target" --tag "$tag" .
+  docker run --rm --entrypoint cat "$tag" /var/lib/dpkg/status |
+    scripts/sbom.py "${tag%%:*}" >build/image/sbom.spdx.json
   docker image inspect --format 'image {{.RepoTags}}: {{.Size}} bytes' "$tag"
   container=$(docker run --detach --read-only --cap-drop=ALL --volume "$PWD/build/models:/models:ro" \
     "$tag" --model="/models/$model" --adapter="$adapter")
@@ -78,7 +82,6 @@ make_base() {
 
 with_buildah() {
   scripts/install_deps.sh --image
-  mkdir -p build/image
   if ! in_storage inspect "$base" >/dev/null 2>&1; then
     in_storage pull --quiet "$base" 2>/dev/null || make_base
   fi
@@ -91,6 +94,7 @@ with_buildah() {
   trap 'in_storage rm "$container" >/dev/null' EXIT
   root=$(in_storage mount "$container")
   export root model adapter
+  scripts/sbom.py "${tag%%:*}" <"$root/var/lib/dpkg/status" >build/image/sbom.spdx.json
   # Namespaces of its own: nothing stays mounted or running.
   unshare --mount --pid --fork --kill-child --propagation private bash -euo pipefail -c '
     mkdir -p "$root/models"
@@ -116,6 +120,7 @@ with_buildah() {
   ' bash "${query[@]}"
 }
 
+mkdir -p build/image
 scripts/fetch_model.sh
 if command -v docker >/dev/null && docker info >/dev/null 2>&1; then with_docker; else with_buildah; fi
 echo "build_image: $tag is built and answers"

@@ -1,5 +1,6 @@
 """The scripts' own options; what they do is run by scripts/test.sh and by hand on a bare machine."""
 
+import json
 import subprocess
 
 import pytest
@@ -50,3 +51,32 @@ def test_totals_of_a_report(tmp_path):
     for path, expected in [(report, "1 2 1\n"), (tmp_path / "missing.xml", "0 0 0\n")]:
         done = subprocess.run(["python3", script, path], capture_output=True, text=True)
         assert done.stdout == expected
+
+
+STATUS = """Package: libssl3
+Status: install ok installed
+Architecture: amd64
+Version: 3.0.17-1~deb12u2
+Description: a library
+ with: a second line
+
+Package: gone
+Status: deinstall ok config-files
+Architecture: all
+Version: 1
+"""
+
+
+def test_the_bill_of_materials_lists_what_is_installed():
+    done = subprocess.run([ROOT / "scripts/sbom.py", "liger-serve"], input=STATUS,
+                          capture_output=True, text=True, check=True)
+    bill = json.loads(done.stdout)
+    assert bill["spdxVersion"] == "SPDX-2.3"
+    packages = {p["name"]: p for p in bill["packages"]}
+    assert packages["libssl3"]["versionInfo"] == "3.0.17-1~deb12u2"
+    assert packages["libssl3"]["externalRefs"][0]["referenceLocator"].startswith("pkg:deb/debian/")
+    assert "gone" not in packages and "nlohmann-json" in packages
+    known = {p["SPDXID"] for p in bill["packages"]} | {"SPDXRef-DOCUMENT"}
+    assert len(known) == len(bill["packages"]) + 1
+    for relation in bill["relationships"]:
+        assert {relation["spdxElementId"], relation["relatedSpdxElement"]} <= known
