@@ -106,6 +106,12 @@ int main(int argc, char** argv) {
   // A core would hold prompts and keys.
   const rlimit no_core{};
   setrlimit(RLIMIT_CORE, &no_core);
+  // Every connection is a descriptor.
+  rlimit files{};
+  if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+    files.rlim_cur = files.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &files);
+  }
 
   liger::ParsedConfig parsed = liger::ParseConfig(argc, argv);
   if (!parsed.config.has_value()) {
