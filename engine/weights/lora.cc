@@ -78,6 +78,9 @@ class LoraParser {
       for (const Projection& projection : projections) {
         const std::string module = absl::StrCat(LayerPrefix(layer), projection.module);
         if (!config_.Targets(module)) continue;
+        if (absl::Status status = config_.CheckPatterns(module); !status.ok()) {
+          return In(kConfigFile, status);
+        }
         if (absl::Status status = AddUpdate(module, projection); !status.ok()) {
           return In(kWeightsFile, status);
         }

@@ -141,6 +141,18 @@ float LoraConfig::ScaleOf(absl::string_view module) const {
   return Lookup(alphas, module, alpha) / (rslora ? std::sqrt(r) : r);
 }
 
+absl::Status LoraConfig::CheckPatterns(absl::string_view module) const {
+  const float alpha_of_module = Lookup(alphas, module, alpha);
+  for (const auto& [name, value] : alphas) {
+    if (EndsWithModule(module, name) && value != alpha_of_module) {
+      return absl::InvalidArgumentError(absl::StrCat("field alpha_pattern: several keys fit ",
+                                                     module, ", one of them ", name,
+                                                     ", with different values"));
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<LoraConfig> ParseLoraConfig(absl::string_view text) {
   const absl::StatusOr<nlohmann::json> json = ParseJsonObject(text, kMaxConfigBytes);
   if (!json.ok()) return json.status();

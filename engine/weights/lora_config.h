@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 
@@ -26,6 +27,10 @@ struct LoraConfig {
   bool Targets(absl::string_view module) const;
   int RankOf(absl::string_view module) const;
   float ScaleOf(absl::string_view module) const;
+  // INVALID_ARGUMENT where keys of alpha_pattern with different values fit the module: PEFT takes
+  // the first of the file, whose order is not kept here. (A wrong rank shows in the tensors'
+  // shapes.)
+  absl::Status CheckPatterns(absl::string_view module) const;
 };
 
 // Whether `module` is `name` or ends with "." and `name`, as PEFT compares them.

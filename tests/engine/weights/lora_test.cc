@@ -263,6 +263,8 @@ TEST(LoraTest, RefusesWhatIsNotSupportedByName) {
   EXPECT_THAT(with("rank_pattern", {{"q_proj|v_proj", 4}}), IsRefused("field rank_pattern has"));
   EXPECT_THAT(with("rank_pattern", {{"q_proj", 0}}), IsRefused("field rank_pattern.q_proj is 0"));
   EXPECT_THAT(with("alpha_pattern", {{"q_proj", "x"}}), IsRefused("alpha_pattern.q_proj is no"));
+  EXPECT_THAT(with("alpha_pattern", {{"q_proj", 2}, {"layers.1.self_attn.q_proj", 3}}),
+              IsRefused("alpha_pattern: several keys fit model.layers.1.self_attn.q_proj"));
   EXPECT_THAT(with("alpha_pattern", 3), IsRefused("field alpha_pattern is no object"));
 }
 
