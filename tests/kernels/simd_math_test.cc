@@ -24,7 +24,8 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 const SimdFunctions& Functions(Isa isa) {
 #if defined(__x86_64__)
   if (isa == Isa::kAvx2) return avx2::kSimdFunctions;
-  if (isa == Isa::kAvx512) return avx512::kSimdFunctions;
+  // AMX adds products of tiles alone; its vectors are AVX-512's.
+  if (isa == Isa::kAvx512 || isa == Isa::kAmx) return avx512::kSimdFunctions;
 #endif
   return isa == Isa::kScalar ? scalar::kSimdFunctions : throw std::logic_error("no such table");
 }

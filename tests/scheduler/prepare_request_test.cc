@@ -91,9 +91,9 @@ TEST_F(PrepareRequestTest, SamplersDifferInTheirIndexAndSuppressTheStopIds) {
   request_.stopping.min_tokens = 4;
   request_.stopping.stop_token_ids = {9, 2};
   const auto prepared = *Prepare();
-  ASSERT_EQ(prepared->samplers.size(), 3);
+  ASSERT_EQ(prepared->sequences.size(), 3);
   for (uint32_t i = 0; i < 3; ++i) {
-    const SamplingParams& params = prepared->samplers[i]->params();
+    const SamplingParams& params = prepared->sequences[i].sampler->params();
     EXPECT_EQ(params.sample_index, i);
     EXPECT_EQ(params.seed, 17);
     EXPECT_EQ(params.min_tokens, 4);
