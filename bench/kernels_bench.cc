@@ -165,8 +165,8 @@ void BM_Linear(benchmark::State& state) {
                       .weights = {.type = type, .rows = outputs, .cols = cols},
                       .y = y.data(),
                       .y_stride = outputs};
-  const auto quantized = *AlignedBuffer::Allocate(QuantizedRowsBytes(rows, cols));
-  params.quantized = QuantizedRowsAt(quantized.data(), rows, cols);
+  const auto quantized = *AlignedBuffer::Allocate(QuantizedRowsBytes(rows, cols, CodePlanes::kOne));
+  params.quantized = QuantizedRowsAt(quantized.data(), rows, cols, CodePlanes::kOne);
   Kernels(machine.isa)
       .quantize_rows(
           {.x = x.data(), .x_stride = cols, .rows = rows, .cols = cols, .out = params.quantized}, 0,
@@ -285,12 +285,13 @@ void BM_QuantizeRows(benchmark::State& state) {
   const auto rows = static_cast<int>(state.range(0));
   const auto cols = static_cast<int>(state.range(1));
   const std::vector<float> x(size_t(rows) * cols, 0.5f);
-  const auto quantized = *AlignedBuffer::Allocate(QuantizedRowsBytes(rows, cols));
-  const QuantizeParams params{.x = x.data(),
-                              .x_stride = cols,
-                              .rows = rows,
-                              .cols = cols,
-                              .out = QuantizedRowsAt(quantized.data(), rows, cols)};
+  const auto quantized = *AlignedBuffer::Allocate(QuantizedRowsBytes(rows, cols, CodePlanes::kOne));
+  const QuantizeParams params{
+      .x = x.data(),
+      .x_stride = cols,
+      .rows = rows,
+      .cols = cols,
+      .out = QuantizedRowsAt(quantized.data(), rows, cols, CodePlanes::kOne)};
   for (auto _ : state) {
     machine.pool->Run(
         [&](int part, int parts) { Kernels(machine.isa).quantize_rows(params, part, parts); });

@@ -13,6 +13,9 @@
 namespace liger {
 namespace {
 
+// Of what adapters beside 4-bit weights multiply with.
+constexpr cpu::CodePlanes kInnerPlanes = cpu::CodePlanes::kOne;
+
 float* Data(const Activations& a) { return static_cast<float*>(a.data); }
 float* Row(const Activations& a, int row) { return Data(a) + static_cast<int64_t>(row) * a.cols; }
 
@@ -111,11 +114,11 @@ absl::Status CpuBackend::AllocateStates(const ModelConfig& config, int max_slots
       AlignedBuffer::Allocate(cpu::AttentionScratchBytes(shape_) * pool_.parts()));
 
   if (cpu::IsQuantized(weight_type_)) {
-    LIGER_ASSIGN_OR_RETURN(quantized_rows_,
-                           AlignedBuffer::Allocate(cpu::QuantizedRowsBytes(max_rows_, max_cols_)));
+    LIGER_ASSIGN_OR_RETURN(quantized_rows_, AlignedBuffer::Allocate(cpu::QuantizedRowsBytes(
+                                                max_rows_, max_cols_, planes())));
     LIGER_ASSIGN_OR_RETURN(inner_, AlignedBuffer::Allocate(sizeof(float) * max_rows_ * max_inner_));
-    LIGER_ASSIGN_OR_RETURN(quantized_inner_,
-                           AlignedBuffer::Allocate(cpu::QuantizedRowsBytes(max_rows_, max_inner_)));
+    LIGER_ASSIGN_OR_RETURN(quantized_inner_, AlignedBuffer::Allocate(cpu::QuantizedRowsBytes(
+                                                 max_rows_, max_inner_, kInnerPlanes)));
   }
 
   const std::vector<float> frequencies = RopeInverseFrequencies(config);
@@ -275,7 +278,7 @@ void CpuBackend::AddUpdate(const CpuMatrix& matrix, const CpuUpdate& update,
 }
 
 cpu::QuantizedRows CpuBackend::InnerRows(const CpuMatrix& matrix) const {
-  return cpu::QuantizedRowsAt(quantized_inner_.data(), max_rows_, matrix.inner);
+  return cpu::QuantizedRowsAt(quantized_inner_.data(), max_rows_, matrix.inner, kInnerPlanes);
 }
 
 void CpuBackend::Attention(int layer, const AttentionWeights& weights, Activations qkv,

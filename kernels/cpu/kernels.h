@@ -94,10 +94,9 @@ struct QuantizedRows {
 };
 enum class CodePlanes { kOne = 1, kTwo = 2 };
 // Tiles take rows 16 at a time: memory is for a multiple of 16 rows, whatever lies in the last.
-size_t QuantizedRowsBytes(int rows, int cols, CodePlanes planes = CodePlanes::kOne);
+size_t QuantizedRowsBytes(int rows, int cols, CodePlanes planes);
 // Lays the arrays out in `base`, 64-byte aligned.
-QuantizedRows QuantizedRowsAt(std::byte* base, int rows, int cols,
-                              CodePlanes planes = CodePlanes::kOne);
+QuantizedRows QuantizedRowsAt(std::byte* base, int rows, int cols, CodePlanes planes);
 // The same from a later row, or group of every row, on.
 QuantizedRows RowsFrom(const QuantizedRows& rows, int first_row);
 QuantizedRows GroupsFrom(const QuantizedRows& rows, int first_group);
