@@ -120,7 +120,7 @@ def test_ten_megabytes_hold_up_nobody(real):
         return error.value
 
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        huge = [pool.submit(refused) for _ in range(8)]
+        huge = [pool.submit(refused) for _ in range(32)]
         others = 0
         while not done:
             begin = time.monotonic()
