@@ -40,8 +40,8 @@ struct CpuMatrix {
 // kF32 and kBf16: merged with the adapter and rounded. kInt8: blocks of Q8_0 as they are where no
 // adapter changes them, else the merged weights in 8 bits. kInt4 is a wish for the fewest bytes:
 // blocks of 4 or 8 bits as they are; other weights of more than 4 bits a weight that were quantized
-// already in 8 bits, others in 4. An adapter stays beside 4-bit weights, so that they are the file's
-// own: merged, they would have to be rounded again.
+// already in 8 bits, others in 4. An adapter stays beside 4-bit weights, so that they are the
+// file's own: merged, they would have to be rounded again.
 absl::StatusOr<CpuMatrix> PackMatrix(const Checkpoint& checkpoint,
                                      absl::Span<const TensorInfo* const> stacked, cpu::DType dtype,
                                      ThreadPool* pool);
