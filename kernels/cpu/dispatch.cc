@@ -28,9 +28,18 @@ bool GetTiles() {
   return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 }
 
+// clang 14's __builtin_cpu_supports does not know the name.
+bool HasHalfConversion() {
+  unsigned eax = 0;
+  unsigned ebx = 0;
+  unsigned ecx = 0;
+  unsigned edx = 0;
+  constexpr int kF16cBit = 29;
+  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && HasBit(ecx, kF16cBit);
+}
+
 Isa FindBestIsa() {
-  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") ||
-      !__builtin_cpu_supports("f16c")) {
+  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !HasHalfConversion()) {
     return Isa::kScalar;
   }
   if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") ||
