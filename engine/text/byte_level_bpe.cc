@@ -3,27 +3,15 @@
 #include <algorithm>
 #include <utility>
 
-#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "engine/status_macros.h"
 #include "engine/text/byte_alphabet.h"
 #include "engine/text/unicode.h"
 #include "engine/text/utf8.h"
+#include "engine/text/vocabulary_error.h"
 
 namespace liger {
 namespace {
-
-// A name from a file, fit for a log line.
-std::string Quoted(absl::string_view text) {
-  constexpr size_t kMaxShown = 40;
-  return absl::StrCat("\"", absl::CHexEscape(text.substr(0, kMaxShown)),
-                      text.size() > kMaxShown ? "...\"" : "\"");
-}
-
-template <typename... Args>
-absl::Status Damaged(absl::string_view member, size_t index, const Args&... args) {
-  return absl::InvalidArgumentError(absl::StrCat(member, "[", index, "] ", args...));
-}
 
 bool IsNormal(const BpeVocabulary& vocabulary, size_t id) {
   return vocabulary.types[id] == static_cast<int64_t>(TokenType::kNormal);

@@ -4,29 +4,18 @@
 #include <cmath>
 #include <utility>
 
-#include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "engine/status_macros.h"
 #include "engine/text/utf8.h"
+#include "engine/text/vocabulary_error.h"
 
 namespace liger {
 namespace {
 
 constexpr absl::string_view kBlank = "\u2581";
-
-std::string Quoted(absl::string_view text) {
-  constexpr size_t kMaxShown = 40;
-  return absl::StrCat("\"", absl::CHexEscape(text.substr(0, kMaxShown)),
-                      text.size() > kMaxShown ? "...\"" : "\"");
-}
-
-template <typename... Args>
-absl::Status Damaged(absl::string_view member, size_t index, const Args&... args) {
-  return absl::InvalidArgumentError(absl::StrCat(member, "[", index, "] ", args...));
-}
 
 TokenType TypeOf(const PieceVocabulary& vocabulary, size_t id) {
   return static_cast<TokenType>(vocabulary.types[id]);

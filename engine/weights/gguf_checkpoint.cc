@@ -12,6 +12,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
+#include "engine/status_macros.h"
+#include "engine/status_macros.h"
 #include "engine/weights/dequantize.h"
 #include "engine/weights/digest.h"
 #include "engine/weights/model_tensors.h"
@@ -79,11 +81,7 @@ class MetadataReader {
 absl::Status ReadRopeFactors(const Gguf& gguf, ModelConfig* config) {
   const GgufTensor* tensor = gguf.FindTensor("rope_freqs.weight");
   if (tensor == nullptr) return absl::OkStatus();
-  if (tensor->shape != std::vector<int64_t>{config->head_dim / 2}) {
-    return absl::InvalidArgumentError(absl::StrCat("tensor rope_freqs.weight has shape [",
-                                                   absl::StrJoin(tensor->shape, ", "), "], not [",
-                                                   config->head_dim / 2, "]"));
-  }
+  LIGER_RETURN_IF_ERROR(CheckTensor(tensor->name, &tensor->shape, {config->head_dim / 2}));
   config->rope_freq_factors.resize(tensor->shape[0]);
   Dequantize(tensor->type, tensor->data.data(), absl::MakeSpan(config->rope_freq_factors));
   return absl::OkStatus();
@@ -208,14 +206,8 @@ class GgufCheckpoint final : public Checkpoint {
     for (const TensorInfo& info : wanted) {
       const std::string name = GgufName(info.name);
       const GgufTensor* source = gguf_.FindTensor(name);
-      if (source == nullptr) {
-        return absl::InvalidArgumentError(absl::StrCat("tensor ", name, " is missing"));
-      }
-      if (source->shape != info.shape) {
-        return absl::InvalidArgumentError(
-            absl::StrCat("tensor ", name, " has shape [", absl::StrJoin(source->shape, ", "),
-                         "], not [", absl::StrJoin(info.shape, ", "), "]"));
-      }
+      LIGER_RETURN_IF_ERROR(
+          CheckTensor(name, source == nullptr ? nullptr : &source->shape, info.shape));
       bound.insert(source);
       const bool interleaved =
           architecture_.interleaved_rope &&

@@ -9,7 +9,7 @@
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
+#include "engine/status_macros.h"
 #include "engine/weights/dequantize.h"
 #include "engine/weights/digest.h"
 #include "engine/weights/hf_config.h"
@@ -30,14 +30,8 @@ class HfCheckpoint final : public Checkpoint {
     absl::flat_hash_set<const SafetensorsTensor*> bound;
     for (TensorInfo& info : ModelTensors(config_)) {
       const SafetensorsTensor* source = files_.FindTensor(info.name);
-      if (source == nullptr) {
-        return absl::InvalidArgumentError(absl::StrCat("tensor ", info.name, " is missing"));
-      }
-      if (source->shape != info.shape) {
-        return absl::InvalidArgumentError(
-            absl::StrCat("tensor ", info.name, " has shape [", absl::StrJoin(source->shape, ", "),
-                         "], not [", absl::StrJoin(info.shape, ", "), "]"));
-      }
+      LIGER_RETURN_IF_ERROR(
+          CheckTensor(info.name, source == nullptr ? nullptr : &source->shape, info.shape));
       bound.insert(source);
       const std::string name = info.name;
       tensors_.emplace(name, Tensor{std::move(info), source});

@@ -1,6 +1,7 @@
 #include "engine/weights/model_tensors.h"
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 
 namespace liger {
 
@@ -48,6 +49,19 @@ std::vector<TensorInfo> ModelTensors(const ModelConfig& config) {
     tensors.push_back({"lm_head.weight", {config.vocab_size, hidden}});
   }
   return tensors;
+}
+
+absl::Status CheckTensor(absl::string_view name, const std::vector<int64_t>* stored,
+                         const std::vector<int64_t>& wanted) {
+  if (stored == nullptr) {
+    return absl::InvalidArgumentError(absl::StrCat("tensor ", name, " is missing"));
+  }
+  if (*stored != wanted) {
+    return absl::InvalidArgumentError(absl::StrCat("tensor ", name, " has shape [",
+                                                   absl::StrJoin(*stored, ", "), "], not [",
+                                                   absl::StrJoin(wanted, ", "), "]"));
+  }
+  return absl::OkStatus();
 }
 
 void AddModel(const ModelConfig& config, Digest* digest) {

@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
 #include "engine/model_config.h"
 #include "engine/weights/checkpoint.h"
 #include "engine/weights/digest.h"
@@ -25,6 +27,11 @@ std::vector<Projection> LayerProjections(const ModelConfig& config);
 
 // All of them, lm_head only where the embeddings are not tied. `config` is valid.
 std::vector<TensorInfo> ModelTensors(const ModelConfig& config);
+
+// INVALID_ARGUMENT names the file's tensor where there is none (`stored` is null) or its shape is
+// another than the model's.
+absl::Status CheckTensor(absl::string_view name, const std::vector<int64_t>* stored,
+                         const std::vector<int64_t>& wanted);
 
 // What of the configuration the computation depends on, for a model's identity.
 void AddModel(const ModelConfig& config, Digest* digest);
