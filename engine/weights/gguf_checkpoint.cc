@@ -13,7 +13,6 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
 #include "engine/status_macros.h"
-#include "engine/status_macros.h"
 #include "engine/weights/dequantize.h"
 #include "engine/weights/digest.h"
 #include "engine/weights/model_tensors.h"
