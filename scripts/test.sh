@@ -32,6 +32,7 @@ jobs=$(nproc)
 started=$SECONDS
 passed=0 failed=0 skipped=0
 summary=()
+failures=()
 
 # count NAME PASSED FAILED SKIPPED SECONDS: adds a stage to the totals.
 count() {
@@ -46,19 +47,25 @@ stage() {
   printf '\n== %s\n' "$name"
   if "$@"; then count "$name" 0 0 0 $((SECONDS - before)); return 0; fi
   count "$name" 0 1 0 $((SECONDS - before))
+  failures+=("FAILED: $name")
   return 1
 }
 
 # tests NAME COMMAND...: runs a test runner that leaves its report in $results/NAME.xml. A runner that
 # fails without having counted a failure counts as one.
 tests() {
-  local name=$1 before=$SECONDS status=0 counts
+  local name=$1 before=$SECONDS status=0 counts lines
   shift
   printf '\n== %s\n' "$name"
   rm -f "$results/$name.xml"
   "$@" || status=$?
-  read -r -a counts <<<"$(python3 scripts/junit_totals.py "$results/$name.xml")"
-  if [ "$status" -ne 0 ] && [ "${counts[1]}" -eq 0 ]; then counts[1]=1; fi
+  mapfile -t lines < <(python3 scripts/junit_report.py "$results/$name.xml")
+  read -r -a counts <<<"${lines[0]}"
+  if [ "$status" -ne 0 ] && [ "${counts[1]}" -eq 0 ]; then
+    counts[1]=1
+    lines+=("FAILED: $name ended with status $status")
+  fi
+  failures+=("${lines[@]:1}")
   count "$name" "${counts[@]}" $((SECONDS - before))
 }
 
@@ -95,23 +102,30 @@ make_venv() {
 
 # Each target is one test: it passes if nothing crashed, hung or leaked in its time.
 run_fuzzers() {
-  local target name before
+  local target name before said
   for target in build/fuzz/bin/*_fuzz; do
     name=${target##*/}
     before=$SECONDS
     printf '\n== fuzz %s\n' "$name"
     mkdir -p "build/fuzz/corpus/$name"
     if "$target" -max_total_time="${FUZZ_SECONDS:-10}" -timeout=10 -rss_limit_mb=2048 \
-      -print_final_stats=1 -verbosity=0 -artifact_prefix="$results/$name-" \
-      "build/fuzz/corpus/$name"; then
+      -print_final_stats=1 -verbosity=0 -print_funcs=0 -artifact_prefix="$results/$name-" \
+      "build/fuzz/corpus/$name" >"$results/$name.log" 2>&1; then
+      grep '^stat::' "$results/$name.log"
       count "fuzz $name" 1 0 0 $((SECONDS - before))
     else
+      mapfile -t said < <(tail -n 60 "$results/$name.log")
+      failures+=("FAILED: $name" "${said[@]}")
       count "fuzz $name" 0 1 0 $((SECONDS - before))
     fi
   done
 }
 
 finish() {
+  if [ "${#failures[@]}" -gt 0 ]; then
+    printf '\n== what failed\n'
+    printf '%s\n' "${failures[@]}"
+  fi
   printf '\n== summary (%d min %d s)\n' $(((SECONDS - started) / 60)) $(((SECONDS - started) % 60))
   printf '%s\n' "${summary[@]}"
   printf '\n%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"

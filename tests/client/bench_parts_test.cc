@@ -1,7 +1,5 @@
 // liger-bench's parsers, sweeps and files.
 
-#include <cstdio>
-#include <fstream>
 #include <string>
 #include <vector>
 
@@ -11,6 +9,7 @@
 #include "client/bench/sweep.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/support/temp_folder.h"
 
 namespace liger::bench {
 namespace {
@@ -106,14 +105,14 @@ TEST(ReportFileTest, FailsClearly) {
   EXPECT_THAT(std::string(WriteFile("/dev/full", "x").message()),
               HasSubstr("/dev/full: No space left"));
   EXPECT_THAT(std::string(CheckWritable("/nowhere/x.json").message()), HasSubstr("No such file"));
-  const std::string path = testing::TempDir() + "/report.json";
+  const TempFolder folder;
+  const std::string path = folder.Path("report.json");
   EXPECT_EQ(ReadReport(path).status().code(), absl::StatusCode::kNotFound);
   for (const char* content : {"", "{", "[]", "{\"format\": 3}", "{\"format\": \"liger-bench run\"}",
                               "{\"format\": \"liger-bench sweep\", \"runs\": [{}]}"}) {
     ASSERT_TRUE(WriteFile(path, content).ok());
     EXPECT_EQ(ReadReport(path).status().code(), absl::StatusCode::kInvalidArgument) << content;
   }
-  std::remove(path.c_str());
 }
 
 }  // namespace

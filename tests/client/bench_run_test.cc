@@ -10,7 +10,6 @@
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
-#include <fstream>
 #include <memory>
 #include <optional>
 #include <string>
@@ -28,6 +27,7 @@
 #include "gtest/gtest.h"
 #include "tests/client/fake_liger_server.h"
 #include "tests/client/fake_openai_server.h"
+#include "tests/support/temp_folder.h"
 
 namespace liger::bench {
 namespace {
@@ -388,12 +388,12 @@ TEST(LigerBenchTest, EndsClearlyWhateverGoesWrong) {
   EXPECT_EQ(outcome.exit_code, 3);
   EXPECT_THAT(outcome.output, HasSubstr("/nowhere/a.json: No such file"));
 
-  const std::string trace = testing::TempDir() + "/trace.jsonl";
-  std::ofstream(trace) << "{\"prompt\": \"a\", \"timestamp\": 1}\n{\"prompt\": \n";
+  const TempFolder folder;
+  const std::string trace =
+      folder.Write("trace.jsonl", "{\"prompt\": \"a\", \"timestamp\": 1}\n{\"prompt\": \n");
   outcome = RunProgram(run + "--arrivals trace --dataset " + trace);
   EXPECT_EQ(outcome.exit_code, 1);
   EXPECT_THAT(outcome.output, HasSubstr("trace.jsonl: dataset line 2: not a JSON object"));
-  std::remove(trace.c_str());
 
   outcome = RunProgram(run + "--concurrency 0");
   EXPECT_EQ(outcome.exit_code, 1);
@@ -404,7 +404,8 @@ TEST(LigerBenchTest, EndsClearlyWhateverGoesWrong) {
 
 TEST(LigerBenchTest, ARunCanBeRepeatedFromItsResult) {
   FakeLigerServer server({});
-  const std::string file = testing::TempDir() + "/repeat.json";
+  const TempFolder folder;
+  const std::string file = folder.Path("repeat.json");
   const std::string first = absl::StrCat("run --quiet --server ", server.address(),
                                          " --arrivals gamma:50:2 --duration 1 --output-tokens "
                                          "uniform:1:9 --seed 5 --json ",
@@ -416,7 +417,6 @@ TEST(LigerBenchTest, ARunCanBeRepeatedFromItsResult) {
   EXPECT_EQ(a["config"], b["config"]);
   EXPECT_EQ(a["requests"]["intended"], b["requests"]["intended"]);
   EXPECT_EQ(a["requests"]["tokens"], b["requests"]["tokens"]);
-  std::remove(file.c_str());
 }
 
 TEST(LigerBenchTest, InterruptedItReportsWhatItHas) {
@@ -452,7 +452,8 @@ TEST(ReportHtmlTest, RendersInABrowser) {
   json second = run;
   second["label"] = "second";
   for (const json& document : {run, json({run, second})}) {
-    const std::string page = testing::TempDir() + "/report.html";
+    const TempFolder folder;
+    const std::string page = folder.Path("report.html");
     ASSERT_TRUE(WriteFile(page, MakeHtml(document)).ok());
     const std::string command =
         absl::StrCat(browser, " --no-sandbox --disable-gpu --dump-dom --virtual-time-budget=2000 '",
@@ -482,7 +483,6 @@ TEST(ReportHtmlTest, RendersInABrowser) {
     for (const char* elsewhere : {"src=", "@import", "url(", "<link"}) {
       EXPECT_THAT(dom, Not(HasSubstr(elsewhere)));
     }
-    std::remove(page.c_str());
   }
 }
 

@@ -2,8 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
-#include <fstream>
 #include <map>
 #include <sstream>
 #include <string>
@@ -18,6 +16,7 @@
 #include "client/bench/workload.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/support/temp_folder.h"
 
 namespace liger::bench {
 namespace {
@@ -248,13 +247,14 @@ TEST(DatasetTest, ReadsShareGpt) {
 }
 
 TEST(WorkloadTest, DatasetsStartAgainAtTheirEnd) {
-  const std::string path = testing::TempDir() + "/dataset.jsonl";
-  std::ofstream(path) << "{\"prompt\": \"a\"}\n{\"prompt\": \"b\"}\n";
+  const TempFolder folder;
+  const std::string path =
+      folder.Write("dataset.jsonl", "{\"prompt\": \"a\"}\n{\"prompt\": \"b\"}\n");
   BenchConfig config;
   config.dataset = path;
   const auto workload = MakeWorkload(config);
   EXPECT_EQ(workload->Make(3).turns[0].text, "b");
-  std::remove(path.c_str());
+  folder.Remove("dataset.jsonl");
   EXPECT_EQ(Workload::Create(config).status().code(), absl::StatusCode::kNotFound);
 }
 

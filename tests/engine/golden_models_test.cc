@@ -16,7 +16,8 @@
 #include "engine/weights/safetensors.h"
 #include "tests/engine/logit_capture.h"
 #include "tests/engine/weights/status_matchers.h"
-#include "tests/engine/weights/temp_folder.h"
+#include "tests/support/source_path.h"
+#include "tests/support/temp_folder.h"
 
 namespace liger {
 namespace {
@@ -24,7 +25,7 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-const fs::path kGolden = LIGER_SOURCE_DIR "/tests/engine/golden_models";
+const fs::path kGolden = SourcePath("tests/engine/golden_models");
 
 const json& Golden() {
   static const auto* const golden = [] {

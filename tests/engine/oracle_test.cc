@@ -16,6 +16,7 @@
 #include "engine/model.h"
 #include "tests/engine/logit_capture.h"
 #include "tests/engine/test_models.h"
+#include "tests/support/source_path.h"
 
 namespace liger {
 namespace {
@@ -34,13 +35,13 @@ const Reference kTrainers[] = {
 };
 
 nlohmann::json Vectors(const Reference& reference) {
-  std::ifstream file(LIGER_SOURCE_DIR "/tests/testdata/" + reference.vectors);
+  std::ifstream file(SourcePath("tests/testdata/" + reference.vectors));
   return nlohmann::json::parse(file);
 }
 
 std::unique_ptr<Checkpoint> RealModel(const Reference& reference) {
   auto checkpoint = OpenCheckpoint(
-      {.path = RealModelPath(), .adapter_path = LIGER_SOURCE_DIR "/models/" + reference.adapter});
+      {.path = RealModelPath(), .adapter_path = SourcePath("models/" + reference.adapter)});
   EXPECT_TRUE(checkpoint.ok()) << checkpoint.status();
   return *std::move(checkpoint);
 }

@@ -5,42 +5,31 @@
 
 #include <gtest/gtest.h>
 
-#include <cstdlib>
-#include <filesystem>
-#include <fstream>
 #include <memory>
 #include <string>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "engine/weights/adapted_checkpoint.h"
 #include "engine/weights/checkpoint.h"
 #include "engine/weights/lora.h"
 #include "engine/weights/model_tensors.h"
+#include "tests/support/temp_folder.h"
 
 namespace liger {
-
-// SmolLM2-135M-Instruct's GGUF, which scripts/fetch_model.sh gets; empty where it was not fetched.
-inline std::string RealModelPath() {
-  const char* path = std::getenv("LIGER_TEST_MODEL");
-  const std::string model =
-      path != nullptr ? path : LIGER_SOURCE_DIR "/build/models/SmolLM2-135M-Instruct.Q4_1.gguf";
-  return std::filesystem::exists(model) ? model : "";
-}
 
 // A small random model: every odd corner of a shape, in milliseconds.
 inline std::unique_ptr<Checkpoint> TinyModel(const std::string& gate, int head_dim = 16,
                                              int window = 64) {
-  const std::filesystem::path folder = std::filesystem::path(testing::TempDir()) /
-                                       ("tiny_" + gate + "_" + std::to_string(head_dim) + "_" +
-                                        std::to_string(window) + "_" + std::to_string(getpid()));
-  std::filesystem::create_directories(folder);
-  std::ofstream(folder / "config.json")
-      << R"({"model_type": "liger_)" << gate << R"(", "num_hidden_layers": 3,)"
-      << R"("hidden_size": 48, "intermediate_size": 80, "num_attention_heads": 6,)"
-      << R"("num_key_value_heads": 2, "head_dim": )" << head_dim << R"(, "vocab_size": 131,)"
-      << R"("window": )" << window << R"(, "rms_norm_eps": 1e-5, "rope_theta": 10000,)"
-      << R"("tie_word_embeddings": false})";
-  auto checkpoint = OpenCheckpoint({.path = folder.string(), .random_weights_seed = 7});
+  const TempFolder folder;
+  folder.Write("config.json",
+               absl::StrCat(R"({"model_type": "liger_)", gate, R"(", "num_hidden_layers": 3,)",
+                            R"("hidden_size": 48, "intermediate_size": 80, )",
+                            R"("num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": )",
+                            head_dim, R"(, "vocab_size": 131, "window": )", window,
+                            R"(, "rms_norm_eps": 1e-5, "rope_theta": 10000, )",
+                            R"("tie_word_embeddings": false})"));
+  auto checkpoint = OpenCheckpoint({.path = folder.path(), .random_weights_seed = 7});
   if (!checkpoint.ok()) {
     ADD_FAILURE() << checkpoint.status();
     return nullptr;

@@ -15,6 +15,8 @@
 #include <utility>
 #include <vector>
 
+#include "tests/support/source_path.h"
+
 namespace liger::cpu {
 
 struct Array {
@@ -23,8 +25,7 @@ struct Array {
 };
 
 inline std::map<std::string, Array> ReadAttentionVectors() {
-  std::ifstream file(LIGER_SOURCE_DIR "/tests/kernels/testdata/attention_vectors.bin",
-                     std::ios::binary);
+  std::ifstream file(SourcePath("tests/kernels/testdata/attention_vectors.bin"), std::ios::binary);
   std::string line;
   std::getline(file, line);
   const int count = std::stoi(line.substr(line.find(' ')));

@@ -38,17 +38,18 @@ def test_quickstart_refuses_a_bad_port(port):
 
 JUNIT = """<testsuite>
   <testcase name="a" status="run"/>
-  <testcase name="b" status="fail"><failure/></testcase>
-  <testcase name="c"><error/></testcase>
+  <testcase name="b" classname="b" status="fail"><failure/><system-out>1 is not 2</system-out></testcase>
+  <testcase name="c" classname="folder.file"><error>no such file</error></testcase>
   <testcase name="d" status="notrun"><skipped/></testcase>
 </testsuite>"""
 
 
-def test_totals_of_a_report(tmp_path):
+def test_report_of_passed_failed_and_skipped(tmp_path):
     report = tmp_path / "report.xml"
     report.write_text(JUNIT)
-    script = ROOT / "scripts/junit_totals.py"
-    for path, expected in [(report, "1 2 1\n"), (tmp_path / "missing.xml", "0 0 0\n")]:
+    script = ROOT / "scripts/junit_report.py"
+    said = "1 2 1\nFAILED: b\n1 is not 2\nFAILED: folder.file::c\nno such file\n"
+    for path, expected in [(report, said), (tmp_path / "missing.xml", "0 0 0\n")]:
         done = subprocess.run(["python3", script, path], capture_output=True, text=True)
         assert done.stdout == expected
 

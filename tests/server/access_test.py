@@ -14,10 +14,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from liger_api import Client, admin, generate, request, retry_delay, sessions
-from server_process import BINARIES, ServerProcess, eventually
+from server_process import BINARIES, ENDLESS_TOKENS, ServerProcess, eventually
 
 ANSWER = dict(ids=[1, 2, 3], stopping={"max_tokens": 5})
-ENDLESS = dict(ids=[5], stopping={"max_tokens": 30000})
+ENDLESS = dict(ids=[5], stopping={"max_tokens": ENDLESS_TOKENS})
 KEYS = {"key-of-a": "a", "key-of-b": "b", "key-of-the-admin": "operators"}
 LIMITS = {"b": {"max_concurrent_outputs": 2, "max_queue_share": 0.5},
           "metered": {"tokens_per_minute": 20}}

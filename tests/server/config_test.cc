@@ -2,12 +2,12 @@
 
 #include <stdlib.h>
 
-#include <fstream>
 #include <string>
 #include <vector>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/support/temp_folder.h"
 
 namespace liger {
 namespace {
@@ -33,12 +33,6 @@ class Variable {
  private:
   const char* name_;
 };
-
-std::string WriteFile(const std::string& text) {
-  const std::string path = testing::TempDir() + "/liger.conf";
-  std::ofstream(path) << text;
-  return path;
-}
 
 TEST(Config, DefaultsNeedNothingButAModel) {
   const ParsedConfig parsed = Parse({});
@@ -117,7 +111,9 @@ TEST(Config, EveryFlagArrives) {
 }
 
 TEST(Config, CommandLineBeforeEnvironmentBeforeFileBeforeDefault) {
-  const std::string file = WriteFile("max-slots = 2\nmax-queue = 3\nthreads = 4\n");
+  const TempFolder folder;
+  const std::string file =
+      folder.Write("liger.conf", "max-slots = 2\nmax-queue = 3\nthreads = 4\n");
   const Variable slots("LIGER_MAX_SLOTS", "12");
   const Variable queue("LIGER_MAX_QUEUE", "13");
   const Variable empty("LIGER_THREADS", "");
@@ -129,7 +125,8 @@ TEST(Config, CommandLineBeforeEnvironmentBeforeFileBeforeDefault) {
 }
 
 TEST(Config, EnvironmentNamesTheFileAndTheModel) {
-  const std::string file = WriteFile("model = \"from file\"\nlog-format = json\n");
+  const TempFolder folder;
+  const std::string file = folder.Write("liger.conf", "model = \"from file\"\nlog-format = json\n");
   const Variable config("LIGER_CONFIG", file.c_str());
   const ParsedConfig parsed = Parse({}, /*with_model=*/false);
   ASSERT_TRUE(parsed.config.has_value()) << parsed.message;
@@ -189,9 +186,10 @@ INSTANTIATE_TEST_SUITE_P(
         BadFlags{{"--config=/no/such/file"}, "--config", "/no/such/file"}));
 
 TEST(Config, BadValuesInFileAndEnvironmentNameTheFlag) {
-  const std::string file = WriteFile("max-slots = 0\n");
+  const TempFolder folder;
+  const std::string file = folder.Write("liger.conf", "max-slots = 0\n");
   EXPECT_THAT(Parse({"--config=" + file}).message, HasSubstr("--max-slots"));
-  const std::string unknown = WriteFile("max-slotz = 1\n");
+  const std::string unknown = folder.Write("unknown.conf", "max-slotz = 1\n");
   EXPECT_THAT(Parse({"--config=" + unknown}).message, HasSubstr("max-slotz"));
   const Variable slots("LIGER_MAX_QUEUE", "none");
   EXPECT_THAT(Parse({}).message, HasSubstr("--max-queue"));

@@ -13,7 +13,7 @@ import time
 import pytest
 
 from liger_api import Client, generate, request
-from server_process import ServerProcess, eventually
+from server_process import ENDLESS_TOKENS, ServerProcess, eventually
 
 ANSWER = dict(ids=[1, 2, 3], stopping={"max_tokens": 20})
 # More than any buffer on the way holds.
@@ -231,8 +231,8 @@ def test_a_killed_server_comes_back(tiny_flags, tmp_path):
     server = ServerProcess(*tiny_flags, f"--listen={address}").start().wait_until_serving()
     try:
         client = Client(address)
-        streams = [client.generation.Generate(request(ids=[5], stopping={"max_tokens": 30000}))
-                   for _ in range(8)]
+        endless = request(ids=[5], stopping={"max_tokens": ENDLESS_TOKENS})
+        streams = [client.generation.Generate(endless) for _ in range(8)]
         for stream in streams:
             next(stream)
         expected = generate(client, **ANSWER).only.ids

@@ -7,7 +7,7 @@ import grpc
 import pytest
 
 from liger_api import admin, api, generate, request
-from server_process import eventually
+from server_process import ENDLESS_TOKENS, eventually
 
 CHAT = [("user", "What is the capital of France?")]
 END = 2  # <|im_end|>
@@ -249,7 +249,7 @@ def test_adapter_by_name(real):
 
 def test_priority_goes_first(tiny):
     # All slots are taken; of two that wait, the later but more urgent one comes first.
-    long = dict(ids=[1], stopping={"max_tokens": 6000})
+    long = dict(ids=[1], stopping={"max_tokens": ENDLESS_TOKENS})
     running = [tiny.generation.Generate(request(**long)) for _ in range(4)]
     for stream in running:
         next(stream)

@@ -9,10 +9,10 @@ import grpc
 import pytest
 
 from liger_api import Client, api, generate, request, retry_delay
-from server_process import ServerProcess, eventually
+from server_process import ENDLESS_TOKENS, ServerProcess, eventually
 
 ANSWER = dict(ids=[1, 2, 3], stopping={"max_tokens": 20})
-ENDLESS = dict(ids=[5], stopping={"max_tokens": 30000})
+ENDLESS = dict(ids=[5], stopping={"max_tokens": ENDLESS_TOKENS})
 
 
 def idle(client):

@@ -13,7 +13,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from liger_api import Client, generate, request
-from server_process import ROOT, ServerProcess, eventually
+from server_process import ENDLESS_TOKENS, ROOT, ServerProcess, eventually
 
 LATENCIES = [
     "liger_time_to_first_token_seconds", "liger_time_per_output_token_seconds",
@@ -72,7 +72,7 @@ def test_requests_are_counted(server):
 
 def test_running_and_waiting(server):
     client = Client(server.address)
-    long = request(ids=[1, 2, 3], stopping={"max_tokens": 30000})
+    long = request(ids=[1, 2, 3], stopping={"max_tokens": ENDLESS_TOKENS})
     streams = [client.generation.Generate(long) for _ in range(6)]
     eventually(lambda: sample(server, "liger_slots_used") == 4)
     eventually(lambda: sample(server, "liger_num_requests_waiting") == 2)

@@ -14,6 +14,9 @@ MODEL = pathlib.Path(os.environ.get(
     "LIGER_TEST_MODEL", ROOT / "build/models/SmolLM2-135M-Instruct.Q4_1.gguf"))
 ADAPTER = ROOT / "models/smollm2-135m-instruct-liger-gla"
 
+# The most that may be asked for: a stream that ends by nothing but what a test does to it.
+ENDLESS_TOKENS = 1 << 24
+
 # A model that answers nonsense at once: for what does not depend on the weights.
 TINY_CONFIG = {
     "model_type": "liger_gla", "vocab_size": 512, "hidden_size": 64, "intermediate_size": 128,
@@ -26,7 +29,7 @@ REAL = (f"--model={MODEL}", f"--adapter={ADAPTER}")
 def tiny_model(folder: pathlib.Path) -> tuple[str, ...]:
     """Flags that serve a tiny random model (without a tokenizer) from `folder`."""
     (folder / "config.json").write_text(json.dumps(TINY_CONFIG))
-    return (f"--model={folder}", "--random-weights=1")
+    return (f"--model={folder}", "--random-weights=1", f"--max-output-tokens={ENDLESS_TOKENS}")
 
 
 class ServerProcess:

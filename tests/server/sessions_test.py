@@ -9,7 +9,7 @@ import pytest
 from errors_test import refusal
 from liger_api import Client, api, generate, request, sessions
 from metrics_test import sample
-from server_process import ServerProcess, eventually
+from server_process import ENDLESS_TOKENS, ServerProcess, eventually
 
 CODE = grpc.StatusCode
 
@@ -82,7 +82,7 @@ def test_a_turn_that_fails_leaves_the_session(client):
     turn(client, "fails", ids(1, 30))
     before = export(client, "fails")
     stream = client.generation.Generate(request(ids=ids(2, 30), session_id="fails",
-                                                stopping={"max_tokens": 30000}))
+                                                stopping={"max_tokens": ENDLESS_TOKENS}))
     for _ in range(5):
         next(stream)
     assert refusal(lambda: turn(client, "fails", ids(3, 3))).code() == CODE.ABORTED
@@ -92,7 +92,7 @@ def test_a_turn_that_fails_leaves_the_session(client):
     eventually(lambda: client.loads().running == 0)
     assert export(client, "fails") == before
     with pytest.raises(grpc.RpcError):
-        turn(client, "fails", ids(2, 30), count=30000, timeout=0.2)
+        turn(client, "fails", ids(2, 30), count=ENDLESS_TOKENS, timeout=0.2)
     eventually(lambda: client.loads().running == 0)
     assert export(client, "fails") == before
     refusal(lambda: turn(client, "never", ids(2, 3), count=-1))

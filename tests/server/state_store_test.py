@@ -14,7 +14,7 @@ import pytest
 from errors_test import refusal
 from liger_api import Client, generate, request, sessions
 from metrics_test import sample
-from server_process import ServerProcess, eventually
+from server_process import ENDLESS_TOKENS, ServerProcess, eventually
 
 CODE = grpc.StatusCode
 PASSWORD = "not a secret"
@@ -147,7 +147,7 @@ def test_two_servers_never_advance_one_session(tiny_flags, redis, alone):
         talk.turn(first)
         stored(one, 1)
         stream = first.generation.Generate(request(ids=[1], session_id="s",
-                                                   stopping={"max_tokens": 30000}))
+                                                   stopping={"max_tokens": ENDLESS_TOKENS}))
         next(stream)
         assert refusal(lambda: generate(second, ids=[2], session_id="s")).code() == CODE.ABORTED
         stream.cancel()
@@ -162,7 +162,7 @@ def test_a_replica_is_killed(tiny_flags, redis, alone):
         torn.turn(first)
         stored(one, 2)
         stream = first.generation.Generate(request(ids=[1], session_id="torn",
-                                                   stopping={"max_tokens": 30000}))
+                                                   stopping={"max_tokens": ENDLESS_TOKENS}))
         next(stream)
         one.process.kill()
         eventually(lambda: attempt(talk, second))

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "engine/jinja/json.h"
+#include "tests/support/source_path.h"
 
 namespace liger::jinja {
 namespace {
@@ -28,7 +29,7 @@ std::string Message(const absl::StatusOr<Text>& result) {
 
 // What Python's jinja2 makes of the same templates (make_golden.py).
 TEST(TemplateTest, EqualsPythonsJinja2) {
-  std::ifstream file(LIGER_SOURCE_DIR "/tests/engine/jinja/testdata/golden.json");
+  std::ifstream file(SourcePath("tests/engine/jinja/testdata/golden.json"));
   const auto golden = nlohmann::ordered_json::parse(file);
   const auto variables = FromJson(golden["variables"]);
   ASSERT_TRUE(variables.ok()) << variables.status();

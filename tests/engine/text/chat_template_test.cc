@@ -4,13 +4,12 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <filesystem>
-#include <fstream>
 #include <string>
 #include <vector>
 
 #include "tests/engine/text/tiny_vocabulary.h"
 #include "tests/engine/weights/gguf_builder.h"
+#include "tests/support/temp_folder.h"
 
 namespace liger {
 namespace {
@@ -116,55 +115,50 @@ TEST_F(ChatTemplateTest, ChatMlNeedsItsSpecialTokens) {
 
 class LoadChatTemplateTest : public ChatTemplateTest {
  protected:
-  void SetUp() override { std::filesystem::create_directories(folder_); }
-  void TearDown() override { std::filesystem::remove_all(folder_); }
-  void Write(const std::string& name, const std::string& text) {
-    std::ofstream(folder_ + "/" + name, std::ios::binary) << text;
-  }
   std::string Error(const std::string& path) {
     const absl::Status status = LoadChatTemplate(path).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
     return std::string(status.message());
   }
 
-  const std::string folder_ = ::testing::TempDir() + "chat_template_" +
-                              ::testing::UnitTest::GetInstance()->current_test_info()->name();
+  const TempFolder folder_;
 };
 
 TEST_F(LoadChatTemplateTest, FromAFolder) {
-  EXPECT_EQ(LoadChatTemplate(folder_).status().code(), absl::StatusCode::kNotFound);
-  Write("tokenizer_config.json",
-        R"({"bos_token": "<b>", "eos_token": {"content": "<e>"}, "unk_token": null})");
-  EXPECT_EQ(LoadChatTemplate(folder_).status().code(), absl::StatusCode::kNotFound);
-  Write("tokenizer_config.json", R"({"bos_token": "<b>", "eos_token": {"content": "<e>"},
+  EXPECT_EQ(LoadChatTemplate(folder_.path()).status().code(), absl::StatusCode::kNotFound);
+  folder_.Write("tokenizer_config.json",
+                R"({"bos_token": "<b>", "eos_token": {"content": "<e>"}, "unk_token": null})");
+  EXPECT_EQ(LoadChatTemplate(folder_.path()).status().code(), absl::StatusCode::kNotFound);
+  folder_.Write("tokenizer_config.json", R"({"bos_token": "<b>", "eos_token": {"content": "<e>"},
         "chat_template": "{{ bos_token }}1{{ eos_token }}{{ unk_token }}"})");
-  EXPECT_EQ(Apply(*LoadChatTemplate(folder_), {{"user", ""}}), "<b>1<e>");
-  Write("tokenizer_config.json", R"({"chat_template": [
+  EXPECT_EQ(Apply(*LoadChatTemplate(folder_.path()), {{"user", ""}}), "<b>1<e>");
+  folder_.Write("tokenizer_config.json", R"({"chat_template": [
         {"name": "tool_use", "template": "2"}, {"name": "default", "template": "3"}]})");
-  EXPECT_EQ(Apply(*LoadChatTemplate(folder_), {{"user", ""}}), "3");
-  Write("chat_template.jinja", "4");
-  EXPECT_EQ(Apply(*LoadChatTemplate(folder_), {{"user", ""}}), "4");
+  EXPECT_EQ(Apply(*LoadChatTemplate(folder_.path()), {{"user", ""}}), "3");
+  folder_.Write("chat_template.jinja", "4");
+  EXPECT_EQ(Apply(*LoadChatTemplate(folder_.path()), {{"user", ""}}), "4");
 }
 
 TEST_F(LoadChatTemplateTest, FromAGguf) {
   GgufBuilder builder;
   builder.String("tokenizer.chat_template", "[{{ messages[0].content }}]");
-  Write("a.gguf", builder.Build());
-  EXPECT_EQ(Apply(*LoadChatTemplate(folder_ + "/a.gguf"), {{"user", "x"}}), "[x]");
-  Write("b.gguf", GgufBuilder().Build());
-  EXPECT_EQ(LoadChatTemplate(folder_ + "/b.gguf").status().code(), absl::StatusCode::kNotFound);
+  folder_.Write("a.gguf", builder.Build());
+  EXPECT_EQ(Apply(*LoadChatTemplate(folder_.Path("a.gguf")), {{"user", "x"}}), "[x]");
+  folder_.Write("b.gguf", GgufBuilder().Build());
+  EXPECT_EQ(LoadChatTemplate(folder_.Path("b.gguf")).status().code(), absl::StatusCode::kNotFound);
 }
 
 TEST_F(LoadChatTemplateTest, NamesTheFileAndWhatIsWrong) {
-  Write("tokenizer_config.json", R"({"chat_template": "{% if %}"})");
-  EXPECT_THAT(Error(folder_), HasSubstr("tokenizer_config.json: chat template: line 1"));
-  Write("tokenizer_config.json", R"({"chat_template": [1, {"name": "default"}]})");
-  EXPECT_THAT(Error(folder_), HasSubstr("tokenizer_config.json: chat_template is neither"));
-  Write("tokenizer_config.json", R"({"chat_template": )");
-  EXPECT_THAT(Error(folder_), HasSubstr("tokenizer_config.json"));
-  Write("tokenizer_config.json", "{}");
-  Write("chat_template.jinja", std::string(jinja::kMaxTemplateBytes + 1, ' '));
-  EXPECT_THAT(Error(folder_), HasSubstr("chat_template.jinja: has 1048577 bytes; the limit is"));
+  folder_.Write("tokenizer_config.json", R"({"chat_template": "{% if %}"})");
+  EXPECT_THAT(Error(folder_.path()), HasSubstr("tokenizer_config.json: chat template: line 1"));
+  folder_.Write("tokenizer_config.json", R"({"chat_template": [1, {"name": "default"}]})");
+  EXPECT_THAT(Error(folder_.path()), HasSubstr("tokenizer_config.json: chat_template is neither"));
+  folder_.Write("tokenizer_config.json", R"({"chat_template": )");
+  EXPECT_THAT(Error(folder_.path()), HasSubstr("tokenizer_config.json"));
+  folder_.Write("tokenizer_config.json", "{}");
+  folder_.Write("chat_template.jinja", std::string(jinja::kMaxTemplateBytes + 1, ' '));
+  EXPECT_THAT(Error(folder_.path()),
+              HasSubstr("chat_template.jinja: has 1048577 bytes; the limit is"));
 }
 
 }  // namespace

@@ -2,8 +2,6 @@
 #include <gtest/gtest.h>
 
 #include <cstdint>
-#include <filesystem>
-#include <fstream>
 #include <string>
 #include <vector>
 
@@ -11,6 +9,7 @@
 #include "tests/engine/text/tiny_tokenizer_json.h"
 #include "tests/engine/text/tiny_vocabulary.h"
 #include "tests/engine/weights/gguf_builder.h"
+#include "tests/support/temp_folder.h"
 
 namespace liger {
 namespace {
@@ -54,14 +53,10 @@ struct Metadata {
 class LoadTokenizerTest : public ::testing::Test {
  protected:
   absl::StatusOr<std::unique_ptr<Tokenizer>> Load(const std::string& bytes) {
-    std::ofstream(path_, std::ios::binary) << bytes;
-    return LoadTokenizer(path_);
+    return LoadTokenizer(folder_.Write("model.gguf", bytes));
   }
-  void TearDown() override { std::filesystem::remove(path_); }
 
-  const std::string path_ = ::testing::TempDir() +
-                            ::testing::UnitTest::GetInstance()->current_test_info()->name() +
-                            ".gguf";
+  const TempFolder folder_;
 };
 
 TEST_F(LoadTokenizerTest, ReadsAVocabularyFromAGguf) {
@@ -73,9 +68,9 @@ TEST_F(LoadTokenizerTest, ReadsAVocabularyFromAGguf) {
 
 TEST_F(LoadTokenizerTest, NamesTheFileThatHoldsNone) {
   for (const auto& status : {Load(Metadata{.without = "tokenizer.ggml.model"}.Build()).status(),
-                             LoadTokenizer(::testing::TempDir()).status()}) {
+                             LoadTokenizer(folder_.path()).status()}) {
     EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
-    EXPECT_THAT(std::string(status.message()), HasSubstr(::testing::TempDir()));
+    EXPECT_THAT(std::string(status.message()), HasSubstr(folder_.path()));
   }
 }
 
@@ -83,7 +78,7 @@ TEST_F(LoadTokenizerTest, NamesTheFileAndTheFieldThatIsDamaged) {
   for (const std::string key : {"pre", "tokens", "token_type", "merges"}) {
     const auto missing = Load(Metadata{.without = "tokenizer.ggml." + key}.Build());
     EXPECT_EQ(missing.status().code(), absl::StatusCode::kInvalidArgument) << key;
-    EXPECT_THAT(std::string(missing.status().message()), HasSubstr(path_));
+    EXPECT_THAT(std::string(missing.status().message()), HasSubstr(folder_.Path("model.gguf")));
     EXPECT_THAT(std::string(missing.status().message()), HasSubstr("tokenizer.ggml." + key));
   }
   Metadata duplicate;
@@ -94,26 +89,21 @@ TEST_F(LoadTokenizerTest, NamesTheFileAndTheFieldThatIsDamaged) {
 }
 
 TEST_F(LoadTokenizerTest, ReadsAFolder) {
-  const std::string folder = path_ + ".folder";
-  std::filesystem::create_directories(folder);
-  const auto write = [&](const std::string& name, const std::string& bytes) {
-    std::ofstream(folder + "/" + name, std::ios::binary) << bytes;
-  };
+  const std::string folder = folder_.path();
   // In the order in which they are looked for, from the last to the first.
-  write("tokenizer.model", TinySentencePieceModel());
+  folder_.Write("tokenizer.model", TinySentencePieceModel());
   EXPECT_EQ((*LoadTokenizer(folder))->vocab_size(), 264);
-  write("tekken.json", TinyTekkenJson().dump());
+  folder_.Write("tekken.json", TinyTekkenJson().dump());
   EXPECT_EQ((*LoadTokenizer(folder))->vocab_size(), 264);
   EXPECT_EQ((*LoadTokenizer(folder))->TokenBytes(263), "ab");
-  write("tokenizer.json", TinyByteLevelJson().dump());
+  folder_.Write("tokenizer.json", TinyByteLevelJson().dump());
   EXPECT_EQ((*LoadTokenizer(folder))->vocab_size(), 303);
   for (const std::string damaged : {"", "[]", "{", "{\"model\": 1}", "{\"a\": 1, \"a\": 2}"}) {
-    write("tokenizer.json", damaged);
+    folder_.Write("tokenizer.json", damaged);
     const auto tokenizer = LoadTokenizer(folder);
     EXPECT_EQ(tokenizer.status().code(), absl::StatusCode::kInvalidArgument) << damaged;
     EXPECT_THAT(std::string(tokenizer.status().message()), HasSubstr(folder + "/tokenizer.json: "));
   }
-  std::filesystem::remove_all(folder);
 }
 
 TEST_F(LoadTokenizerTest, NamesTheKindItCannotServe) {

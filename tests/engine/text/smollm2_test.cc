@@ -4,8 +4,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <cstdlib>
-#include <filesystem>
 #include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -16,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/text/chat_template.h"
 #include "engine/text/tokenizer.h"
+#include "tests/support/source_path.h"
 
 namespace liger {
 namespace {
@@ -25,23 +24,18 @@ using ::testing::ElementsAre;
 constexpr auto kText = Tokenizer::Specials::kText;
 constexpr auto kParse = Tokenizer::Specials::kParse;
 
-std::string ModelPath() {
-  const char* const path = std::getenv("LIGER_TEST_MODEL");
-  return path != nullptr ? path : LIGER_SOURCE_DIR "/build/models/SmolLM2-135M-Instruct.Q4_1.gguf";
-}
-
 class SmolLm2Test : public ::testing::Test {
  protected:
   void SetUp() override {
-    if (!std::filesystem::exists(ModelPath())) GTEST_SKIP() << ModelPath() << " does not exist";
-    auto tokenizer = LoadTokenizer(ModelPath());
+    if (RealModelPath().empty()) GTEST_SKIP() << "no model: run scripts/fetch_model.sh";
+    auto tokenizer = LoadTokenizer(RealModelPath());
     ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
     tokenizer_ = *std::move(tokenizer);
   }
 
   static nlohmann::json Vectors() {
     return nlohmann::json::parse(
-        std::ifstream(LIGER_SOURCE_DIR "/tests/engine/text/testdata/smollm2_vectors.json"));
+        std::ifstream(SourcePath("tests/engine/text/testdata/smollm2_vectors.json")));
   }
 
   std::unique_ptr<Tokenizer> tokenizer_;
@@ -79,7 +73,7 @@ TEST_F(SmolLm2Test, AppliesItsChatTemplate) {
     for (const auto& message : vector["messages"]) {
       messages.push_back({message["role"], message["content"]});
     }
-    const auto chat_template = LoadChatTemplate(ModelPath());
+    const auto chat_template = LoadChatTemplate(RealModelPath());
     ASSERT_TRUE(chat_template.ok()) << chat_template.status();
     const auto ids = chat_template->Apply(*tokenizer_, messages);
     ASSERT_TRUE(ids.ok()) << ids.status();

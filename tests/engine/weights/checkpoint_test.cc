@@ -9,9 +9,9 @@
 
 #include "tests/engine/weights/safetensors_builder.h"
 #include "tests/engine/weights/status_matchers.h"
-#include "tests/engine/weights/temp_folder.h"
 #include "tests/engine/weights/tiny_hf_folder.h"
 #include "tests/engine/weights/tiny_llama.h"
+#include "tests/support/temp_folder.h"
 
 namespace liger {
 namespace {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/strings/escaping.h"
+#include "tests/support/source_path.h"
 
 namespace liger {
 namespace {
@@ -29,7 +30,7 @@ class DequantizeTest : public testing::TestWithParam<DataType> {};
 
 // Against the Python package gguf; see make_golden.py.
 TEST_P(DequantizeTest, EqualsTheReference) {
-  std::ifstream file(LIGER_SOURCE_DIR "/tests/engine/weights/golden/dequantize.json");
+  std::ifstream file(SourcePath("tests/engine/weights/golden/dequantize.json"));
   const nlohmann::json golden =
       nlohmann::json::parse(file).at(std::string(Traits(GetParam()).name));
   const std::vector<float> expected = golden.at("values").get<std::vector<float>>();

@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "tests/engine/weights/gguf_builder.h"
+#include "tests/support/temp_folder.h"
 
 namespace liger {
 namespace {
@@ -195,18 +196,15 @@ TEST(GgufTest, HonoursAlignment) {
 }
 
 TEST(GgufTest, OpensOnlyRegularFiles) {
-  const std::filesystem::path folder = std::filesystem::path(testing::TempDir()) / "gguf_test";
-  std::filesystem::create_directories(folder);
-  EXPECT_EQ(OpenGguf((folder / "missing.gguf").string()).status().code(),
-            absl::StatusCode::kNotFound);
-  EXPECT_THAT(OpenGguf(folder.string()).status().ToString(), HasSubstr("not a regular file"));
+  const TempFolder folder;
+  EXPECT_EQ(OpenGguf(folder.Path("missing.gguf")).status().code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(OpenGguf(folder.path()).status().ToString(), HasSubstr("not a regular file"));
 
-  const std::string fifo = (folder / "fifo.gguf").string();
-  std::filesystem::remove(fifo);
+  const std::string fifo = folder.Path("fifo.gguf");
   ASSERT_EQ(mkfifo(fifo.c_str(), 0600), 0);
   EXPECT_THAT(OpenGguf(fifo).status().ToString(), HasSubstr("not a regular file"));
 
-  const std::string path = (folder / "file.gguf").string();
+  const std::string path = folder.Path("file.gguf");
   std::ofstream(path, std::ios::binary).flush();
   EXPECT_THAT(OpenGguf(path).status().ToString(), HasSubstr(path + ": not a GGUF file"));
   std::ofstream(path, std::ios::binary) << Small().Build();
@@ -214,7 +212,6 @@ TEST(GgufTest, OpensOnlyRegularFiles) {
   ASSERT_TRUE(gguf.ok()) << gguf.status();
   gguf->ReleasePages();
   EXPECT_EQ(*gguf->GetUint("llama.block_count"), 30u);
-  std::filesystem::remove_all(folder);
 }
 
 }  // namespace

@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "tests/engine/weights/status_matchers.h"
-#include "tests/engine/weights/temp_folder.h"
+#include "tests/support/temp_folder.h"
 
 namespace liger {
 namespace {

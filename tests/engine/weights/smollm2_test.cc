@@ -3,8 +3,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <cstdlib>
-#include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -12,26 +10,20 @@
 
 #include "engine/weights/checkpoint.h"
 #include "tests/engine/weights/status_matchers.h"
+#include "tests/support/source_path.h"
 
 namespace liger {
 namespace {
 
 using ::testing::ElementsAre;
 
-std::string ModelPath() {
-  if (const char* path = std::getenv("LIGER_TEST_MODEL")) return path;
-  return LIGER_SOURCE_DIR "/build/models/SmolLM2-135M-Instruct.Q4_1.gguf";
-}
-
 class SmolLm2Test : public testing::Test {
  protected:
   void SetUp() override {
-    if (!std::filesystem::exists(ModelPath())) {
-      GTEST_SKIP() << ModelPath() << " is missing: scripts/fetch_model.sh gets it";
-    }
-    checkpoint_ = OpenCheckpoint(
-        {.path = ModelPath(),
-         .adapter_path = LIGER_SOURCE_DIR "/models/smollm2-135m-instruct-liger-gla"});
+    if (RealModelPath().empty()) GTEST_SKIP() << "no model: run scripts/fetch_model.sh";
+    checkpoint_ =
+        OpenCheckpoint({.path = RealModelPath(),
+                        .adapter_path = SourcePath("models/smollm2-135m-instruct-liger-gla")});
     ASSERT_THAT(checkpoint_, IsOk());
   }
 
@@ -57,7 +49,7 @@ TEST_F(SmolLm2Test, Configuration) {
 }
 
 TEST_F(SmolLm2Test, MergedWeights) {
-  std::ifstream file(LIGER_SOURCE_DIR "/tests/engine/weights/golden/smollm2_liger.json");
+  std::ifstream file(SourcePath("tests/engine/weights/golden/smollm2_liger.json"));
   const nlohmann::json golden = nlohmann::json::parse(file);
   ASSERT_EQ(golden.size(), 15u);
   for (const auto& [name, expected] : golden.items()) {

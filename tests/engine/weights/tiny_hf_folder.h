@@ -13,8 +13,8 @@
 #include "engine/weights/hf_config.h"
 #include "engine/weights/model_tensors.h"
 #include "tests/engine/weights/safetensors_builder.h"
-#include "tests/engine/weights/temp_folder.h"
 #include "tests/engine/weights/tiny_llama.h"
+#include "tests/support/temp_folder.h"
 
 namespace liger {
 

@@ -1,26 +1,27 @@
 // A folder of files that a test writes.
 
-#ifndef LIGER_TESTS_ENGINE_WEIGHTS_TEMP_FOLDER_H_
-#define LIGER_TESTS_ENGINE_WEIGHTS_TEMP_FOLDER_H_
+#ifndef LIGER_TESTS_SUPPORT_TEMP_FOLDER_H_
+#define LIGER_TESTS_SUPPORT_TEMP_FOLDER_H_
 
 #include <gtest/gtest.h>
-#include <unistd.h>
+#include <stdlib.h>
 
 #include <filesystem>
 #include <fstream>
 #include <string>
 
-#include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 
 namespace liger {
 
-// Of one test: removed with everything in it at the end.
+// Its own alone, whatever other tests and processes run beside it; removed at the end with
+// everything in it.
 class TempFolder {
  public:
   TempFolder() {
-    std::filesystem::remove_all(path_);
-    std::filesystem::create_directories(path_);
+    std::string path = testing::TempDir() + "liger_test_XXXXXX";
+    if (mkdtemp(path.data()) == nullptr) ADD_FAILURE() << path << " cannot be made";
+    path_ = path;
   }
   ~TempFolder() { std::filesystem::remove_all(path_); }
   TempFolder(const TempFolder&) = delete;
@@ -38,12 +39,9 @@ class TempFolder {
   void Remove(absl::string_view name) const { std::filesystem::remove(Path(name)); }
 
  private:
-  const std::filesystem::path path_ =
-      std::filesystem::path(testing::TempDir()) /
-      absl::StrCat(testing::UnitTest::GetInstance()->current_test_info()->test_suite_name(), "_",
-                   testing::UnitTest::GetInstance()->current_test_info()->name(), "_", getpid());
+  std::filesystem::path path_;
 };
 
 }  // namespace liger
 
-#endif  // LIGER_TESTS_ENGINE_WEIGHTS_TEMP_FOLDER_H_
+#endif  // LIGER_TESTS_SUPPORT_TEMP_FOLDER_H_
