@@ -23,6 +23,7 @@
 namespace liger {
 
 using WallTime = std::chrono::system_clock::time_point;
+inline WallTime WallNow() { return std::chrono::system_clock::now(); }
 
 // What a session holds. Never changed: a turn and a fork share it.
 struct SessionContent {

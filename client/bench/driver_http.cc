@@ -79,7 +79,7 @@ struct EasyCleanup {
 };
 using EasyHandle = std::unique_ptr<CURL, EasyCleanup>;
 
-struct Stream {
+struct HttpStream {
   int64_t number = 0;
   EasyHandle handle;
   std::string body;
@@ -91,7 +91,7 @@ struct Stream {
   StreamSink* sink = nullptr;
 };
 
-void OnData(Stream* stream, absl::string_view data) {
+void OnData(HttpStream* stream, absl::string_view data) {
   if (data == "[DONE]") {
     stream->done = true;
     return;
@@ -125,7 +125,7 @@ int HttpStatus(CURL* handle) {
 
 // curl's write callback.
 size_t OnBytes(char* bytes, size_t /*one*/, size_t count, void* user) {
-  auto* stream = static_cast<Stream*>(user);
+  auto* stream = static_cast<HttpStream*>(user);
   if (stream->cancelled) return 0;
   if (HttpStatus(stream->handle.get()) != 200) {
     stream->error_body.append(bytes, std::min(count, kMaxErrorBody - stream->error_body.size()));
@@ -159,7 +159,7 @@ class HttpDriver : public Driver {
   }
 
   void Start(int64_t number, const StreamRequest& request) override {
-    auto stream = std::make_unique<Stream>();
+    auto stream = std::make_unique<HttpStream>();
     stream->number = number;
     stream->sink = sink_;
     if (idle_.empty()) {
@@ -223,7 +223,7 @@ class HttpDriver : public Driver {
     while (CURLMsg* message = curl_multi_info_read(multi_, &left)) {
       if (message->msg != CURLMSG_DONE) continue;
       const CURLcode result = message->data.result;
-      Stream* stream = nullptr;
+      HttpStream* stream = nullptr;
       curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &stream);
       SetEnd(stream, result);
       End(stream->number);
@@ -239,7 +239,7 @@ class HttpDriver : public Driver {
     return any;
   }
 
-  void SetEnd(Stream* stream, CURLcode result) const {
+  void SetEnd(HttpStream* stream, CURLcode result) const {
     StreamEnd& end = stream->end;
     const int status = HttpStatus(stream->handle.get());
     if (stream->cancelled) {
@@ -265,7 +265,7 @@ class HttpDriver : public Driver {
 
   void End(int64_t number) {
     const auto node = streams_.extract(number);
-    const std::unique_ptr<Stream>& stream = node.mapped();
+    const std::unique_ptr<HttpStream>& stream = node.mapped();
     curl_multi_remove_handle(multi_, stream->handle.get());
     curl_easy_reset(stream->handle.get());
     idle_.push_back(std::move(stream->handle));
@@ -276,7 +276,7 @@ class HttpDriver : public Driver {
   StreamSink* const sink_;
   CURLM* multi_;
   curl_slist* headers_ = nullptr;
-  std::unordered_map<int64_t, std::unique_ptr<Stream>> streams_;
+  std::unordered_map<int64_t, std::unique_ptr<HttpStream>> streams_;
   std::vector<int64_t> cancelled_;
   std::vector<EasyHandle> idle_;
 };

