@@ -1,5 +1,6 @@
 #include "scheduler/output_processor.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace liger {
@@ -36,7 +37,9 @@ void OutputProcessor::Echo(RequestOutput* request, int64_t count,
   OutputDelta delta{.first_token_index = begin - total, .time = time};
   delta.token_ids.assign(tokens.begin(), tokens.end());
   if (request->echo_detokenizer) {
-    for (const TokenId id : tokens) delta.text += request->echo_detokenizer->Push(id);
+    for (int64_t i = std::max(begin, request->echo_text_begin); i < request->echoed; ++i) {
+      delta.text += request->echo_detokenizer->Push(request->echo[i]);
+    }
     if (request->echoed == total) delta.text += request->echo_detokenizer->Flush();
   }
   if (request->logprobs) {

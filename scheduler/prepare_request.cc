@@ -139,8 +139,11 @@ std::unique_ptr<RequestOutput> MakeOutput(RequestId id, Request* request, bool h
   }
   if (request->echo) {
     output->echo = request->prompt;
-    // Special tokens are part of what the prompt says.
-    if (tokenizer != nullptr) output->echo_detokenizer.emplace(tokenizer, /*keep_specials=*/true);
+    if (tokenizer != nullptr) {
+      // Special tokens are part of what the prompt says, but not what every prompt begins with.
+      output->echo_detokenizer.emplace(tokenizer, /*keep_specials=*/true);
+      output->echo_text_begin = request->prompt.front() == tokenizer->bos() ? 1 : 0;
+    }
   }
   return output;
 }

@@ -76,6 +76,7 @@ struct RequestOutput {
   // The prompt to be sent back, with echo; else empty.
   std::vector<TokenId> echo;
   int64_t echoed = 0;
+  int64_t echo_text_begin = 0;  // tokens before the prompt's text: BOS
   std::optional<StreamingDetokenizer> echo_detokenizer;
 
   Usage usage;

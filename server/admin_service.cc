@@ -30,6 +30,9 @@ v1::ModelInfo MakeModelInfo(const CallEnvironment& environment, const EngineInfo
   info.set_parameters(engine.parameters);
   info.set_state_bytes(engine.state_bytes);
   info.set_has_tokenizer(environment.tokenizer != nullptr);
+  if (environment.tokenizer != nullptr && environment.tokenizer->bos().has_value()) {
+    info.set_bos_token_id(*environment.tokenizer->bos());
+  }
   info.mutable_eos_token_ids()->Add(config.eos_token_ids.begin(), config.eos_token_ids.end());
   info.set_server_version(std::string(kServerVersion));
   info.set_max_prompt_tokens(environment.limits.max_prompt_tokens);

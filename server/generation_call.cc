@@ -101,21 +101,22 @@ void GenerationCall::PrepareAndSubmit(QueueTicket ticket, Request request) {
     return EndCall(absl::DeadlineExceededError("the deadline passed before the prompt was read"),
                    {});
   }
-  absl::StatusOr<std::vector<TokenId>> prompt = ReadPrompt(
-      *message_, environment_.tokenizer, environment_.chat_template, environment_.limits);
+  if (request.keep_state) {
+    absl::StatusOr<SessionTurn> turn = SessionTurn::Begin(
+        *message_, request.tenant, environment_.sessions, environment_.shared_sessions);
+    if (!turn.ok()) return EndCall(turn.status(), {});
+    turn_.emplace(*std::move(turn));
+  }
+  absl::StatusOr<std::vector<TokenId>> prompt =
+      ReadPrompt(*message_, environment_.tokenizer, environment_.chat_template, environment_.limits,
+                 /*follows=*/turn_.has_value() && turn_->HasTokens());
   if (!prompt.ok()) return EndCall(prompt.status(), {});
   request.prompt = *std::move(prompt);
   const absl::Status positions =
       AddSnapshotPositions(*message_, environment_.limits, request.prompt, &request.snapshot_at);
   if (!positions.ok()) return EndCall(positions, {});
 
-  if (request.keep_state) {
-    absl::StatusOr<SessionTurn> turn = SessionTurn::Begin(
-        *message_, request.tenant, environment_.sessions, environment_.shared_sessions);
-    if (!turn.ok()) return EndCall(turn.status(), {});
-    turn_.emplace(*std::move(turn));
-    turn_->Continue(*message_, &request);
-  }
+  if (turn_.has_value()) turn_->Continue(*message_, &request);
 
   const RequestId id = ticket.id();
   const absl::Status status = environment_.loop->Submit(std::move(ticket), std::move(request));

@@ -257,7 +257,7 @@ void SetTenant(const v1::GenerateRequest& message, const std::string& tenant, Re
 absl::StatusOr<std::vector<TokenId>> ReadPrompt(const v1::GenerateRequest& message,
                                                 const Tokenizer* tokenizer,
                                                 const ChatTemplate* chat_template,
-                                                const RequestLimits& limits) {
+                                                const RequestLimits& limits, bool follows) {
   if (message.has_token_ids()) {
     return std::vector<TokenId>(message.token_ids().ids().begin(), message.token_ids().ids().end());
   }
@@ -267,7 +267,8 @@ absl::StatusOr<std::vector<TokenId>> ReadPrompt(const v1::GenerateRequest& messa
   }
   std::vector<TokenId> ids;
   if (message.has_prompt()) {
-    tokenizer->Encode(message.prompt(), Tokenizer::Specials::kText, &ids);
+    ids = follows ? tokenizer->Encode(message.prompt())
+                  : tokenizer->EncodeFromBeginning(message.prompt());
   } else {
     LIGER_ASSIGN_OR_RETURN(ids, EncodeChat(*tokenizer, chat_template, message.messages()));
   }
@@ -319,10 +320,12 @@ absl::StatusOr<std::vector<TokenId>> ReadTokenizeRequest(const v1::TokenizeReque
                    " bytes; the limit is ", kMaxTokenizeBytes);
   }
   switch (message.input_case()) {
-    case v1::TokenizeRequest::kText:
-      return tokenizer->Encode(message.text(), message.parse_special()
-                                                   ? Tokenizer::Specials::kParse
-                                                   : Tokenizer::Specials::kText);
+    case v1::TokenizeRequest::kText: {
+      const auto specials =
+          message.parse_special() ? Tokenizer::Specials::kParse : Tokenizer::Specials::kText;
+      return message.add_special() ? tokenizer->EncodeFromBeginning(message.text(), specials)
+                                   : tokenizer->Encode(message.text(), specials);
+    }
     case v1::TokenizeRequest::kMessages:
       return EncodeChat(*tokenizer, chat_template, message.messages());
     case v1::TokenizeRequest::INPUT_NOT_SET:

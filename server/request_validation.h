@@ -48,13 +48,14 @@ absl::StatusOr<Request> ReadParameters(const v1::GenerateRequest& message,
 // Counts the request against `tenant` instead of the one that the message names.
 void SetTenant(const v1::GenerateRequest& message, const std::string& tenant, Request* request);
 
-// The prompt's tokens, linear in its length. `tokenizer` may be null: INVALID_ARGUMENT for text
-// then; so may `chat_template`: FAILED_PRECONDITION for messages. Takes a message that
-// ReadParameters took.
+// The prompt's tokens, linear in its length. A text has the model's BOS before it, unless it
+// `follows` a session's tokens; messages have what their template says, ids nothing. `tokenizer`
+// may be null: INVALID_ARGUMENT for text then; so may `chat_template`: FAILED_PRECONDITION for
+// messages. Takes a message that ReadParameters took.
 absl::StatusOr<std::vector<TokenId>> ReadPrompt(const v1::GenerateRequest& message,
                                                 const Tokenizer* tokenizer,
                                                 const ChatTemplate* chat_template,
-                                                const RequestLimits& limits);
+                                                const RequestLimits& limits, bool follows);
 
 // Checks `positions`, the request's own, against the prompt, and adds those that a conversation
 // gives: ends of messages, as far apart as to be worth a step of their own.

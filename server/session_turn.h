@@ -28,6 +28,9 @@ class SessionTurn {
   SessionTurn(SessionTurn&& other) noexcept = default;
   ~SessionTurn();
 
+  // The session has tokens, which a prompt follows.
+  bool HasTokens() const { return turn_->content() != nullptr; }
+
   // Makes `request`, whose prompt is the message's, go on from the session: puts its tokens before
   // a prompt that follows them, and its state where the prompt begins with what it absorbed.
   void Continue(const v1::GenerateRequest& message, Request* request);

@@ -2,6 +2,7 @@
 
 #include <cstdio>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "client/cli/commands.h"
@@ -26,8 +27,10 @@ void PrintModel(const v1::ModelInfo& model) {
   PrintField("state", "%.2f MiB a request, whatever its length",
              static_cast<double>(model.state_bytes()) / (1 << 20));
   PrintField("backend", "%s (%s)", model.backend(), model.device());
-  PrintField("tokenizer", "%s, end tokens [%s]", model.has_tokenizer() ? "yes" : "no, ids only",
-             absl::StrJoin(model.eos_token_ids(), ", "));
+  PrintField(
+      "tokenizer", "%s, end tokens [%s]%s", model.has_tokenizer() ? "yes" : "no, ids only",
+      absl::StrJoin(model.eos_token_ids(), ", "),
+      model.has_bos_token_id() ? absl::StrCat(", prompts begin with ", model.bos_token_id()) : "");
   PrintField("limits", "prompt %d tokens, output %d", model.max_prompt_tokens(),
              model.max_tokens());
   PrintField("server", "%s", model.server_version());

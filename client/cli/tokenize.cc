@@ -18,6 +18,7 @@ struct TokenizeArguments {
   TextSource text;
   std::vector<int32_t> ids;
   bool special = false;
+  bool add_special = false;
 };
 
 absl::Status RunDetokenize(const Globals& globals, const TokenizeArguments& arguments) {
@@ -46,6 +47,7 @@ absl::Status RunTokenize(const Globals& globals, const TokenizeArguments& argume
   v1::TokenizeRequest request;
   request.set_text(*std::move(text));
   request.set_parse_special(arguments.special);
+  request.set_add_special(arguments.add_special);
   const auto response = Client(globals.client).Tokenize(request, globals.call_options());
   if (!response.ok()) return response.status();
   if (globals.json) {
@@ -70,6 +72,8 @@ void AddTokenizeCommand(CLI::App* app, const Globals* globals, Action* action) {
       ->delimiter(',');
   command->add_flag("--special", arguments->special,
                     "Recognise special tokens in the text; with --decode, keep them");
+  command->add_flag("--add-special", arguments->add_special,
+                    "Begin the text as a prompt begins, with BOS where the model wants one");
   command->callback([=] { *action = [=] { return RunTokenize(*globals, *arguments); }; });
 }
 

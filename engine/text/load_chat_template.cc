@@ -1,5 +1,6 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -38,16 +39,12 @@ absl::StatusOr<ChatTemplate> LoadFromGguf(const std::string& path) {
   return InFile(path, ChatTemplate::Create(*source, std::move(specials)));
 }
 
-// A special token is its text, or an object with the text as "content".
 ChatTemplate::SpecialTexts SpecialTexts(const nlohmann::json& config) {
   ChatTemplate::SpecialTexts specials;
   for (const char* const name : {"bos_token", "eos_token", "unk_token", "pad_token", "sep_token",
                                  "cls_token", "mask_token"}) {
-    const auto it = config.find(name);
-    if (it == config.end()) continue;
-    const nlohmann::json* text = &*it;
-    if (text->is_object() && text->contains("content")) text = &text->at("content");
-    if (text->is_string()) specials.emplace_back(name, text->get<std::string>());
+    const std::optional<std::string> text = SpecialTokenText(config, name);
+    if (text.has_value()) specials.emplace_back(name, *text);
   }
   return specials;
 }
@@ -71,13 +68,7 @@ absl::StatusOr<std::string> FindTemplate(const nlohmann::json& config) {
 
 absl::StatusOr<ChatTemplate> LoadFromFolder(const std::string& folder) {
   const std::string config_path = absl::StrCat(folder, "/tokenizer_config.json");
-  nlohmann::json config = nlohmann::json::object();
-  absl::StatusOr<nlohmann::json> read = ReadJsonFile(config_path, kMaxTokenizerConfigBytes);
-  if (read.ok()) {
-    config = *std::move(read);
-  } else if (!absl::IsNotFound(read.status())) {
-    return read.status();
-  }
+  LIGER_ASSIGN_OR_RETURN(const nlohmann::json config, ReadTokenizerConfig(folder));
   const std::string jinja_path = absl::StrCat(folder, "/chat_template.jinja");
   absl::StatusOr<std::string> source = ReadTextFile(jinja_path, jinja::kMaxTemplateBytes);
   if (source.ok()) return InFile(jinja_path, ChatTemplate::Create(*source, SpecialTexts(config)));

@@ -34,4 +34,21 @@ absl::StatusOr<nlohmann::json> ReadJsonFile(const std::string& path, size_t max_
   return json;
 }
 
+absl::StatusOr<nlohmann::json> ReadTokenizerConfig(const std::string& folder) {
+  absl::StatusOr<nlohmann::json> config =
+      ReadJsonFile(absl::StrCat(folder, "/tokenizer_config.json"), kMaxTokenizerConfigBytes);
+  if (absl::IsNotFound(config.status())) return nlohmann::json::object();
+  return config;
+}
+
+std::optional<std::string> SpecialTokenText(const nlohmann::json& tokenizer_config,
+                                            const char* name) {
+  const auto it = tokenizer_config.find(name);
+  if (it == tokenizer_config.end()) return std::nullopt;
+  const nlohmann::json* text = &*it;
+  if (text->is_object() && text->contains("content")) text = &text->at("content");
+  if (!text->is_string()) return std::nullopt;
+  return text->get<std::string>();
+}
+
 }  // namespace liger

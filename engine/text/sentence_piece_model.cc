@@ -82,7 +82,7 @@ class WireReader {
 // The numbers of the fields that are read.
 enum ModelField : uint32_t { kPieces = 1, kTrainerSpec = 2, kNormalizerSpec = 3 };
 enum PieceField : uint32_t { kPiece = 1, kScore = 2, kType = 3 };
-enum TrainerField : uint32_t { kModelType = 3, kWhitespaceAsSuffix = 24 };
+enum TrainerField : uint32_t { kModelType = 3, kWhitespaceAsSuffix = 24, kBosId = 41 };
 enum NormalizerField : uint32_t {
   kCharsmap = 2,
   kAddDummyPrefix = 3,
@@ -109,12 +109,13 @@ absl::Status ReadPiece(absl::string_view bytes, PieceVocabulary* vocabulary) {
   return absl::OkStatus();
 }
 
-absl::Status ReadTrainerSpec(absl::string_view bytes) {
+absl::Status ReadTrainerSpec(absl::string_view bytes, int64_t* bos) {
   constexpr uint64_t kBpe = 2;
   uint64_t model_type = 1;  // unigram, the default
   for (WireReader reader(bytes); !reader.Done();) {
     LIGER_ASSIGN_OR_RETURN(const Field field, reader.Next());
     if (field.number == kModelType) model_type = field.value;
+    if (field.number == kBosId) *bos = static_cast<int32_t>(field.value);
     if (field.number == kWhitespaceAsSuffix && field.value != 0) {
       return absl::InvalidArgumentError("trainer_spec.treat_whitespace_as_suffix is not supported");
     }
@@ -148,6 +149,7 @@ absl::Status ReadNormalizerSpec(absl::string_view bytes, PieceVocabulary* vocabu
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> ParseSentencePieceModel(absl::string_view bytes) {
   PieceVocabulary vocabulary;
+  int64_t bos = 1;  // the default; -1: none
   bool has_trainer = false;
   bool has_normalizer = false;
   for (WireReader reader(bytes); !reader.Done();) {
@@ -161,7 +163,7 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> ParseSentencePieceModel(absl::string_
       LIGER_RETURN_IF_ERROR(ReadPiece(field.bytes, &vocabulary));
     } else if (field.number == kTrainerSpec) {
       has_trainer = true;
-      LIGER_RETURN_IF_ERROR(ReadTrainerSpec(field.bytes));
+      LIGER_RETURN_IF_ERROR(ReadTrainerSpec(field.bytes, &bos));
     } else if (field.number == kNormalizerSpec) {
       has_normalizer = true;
       LIGER_RETURN_IF_ERROR(ReadNormalizerSpec(field.bytes, &vocabulary));
@@ -174,6 +176,12 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> ParseSentencePieceModel(absl::string_
   }
   LIGER_ASSIGN_OR_RETURN(std::unique_ptr<SentencePieceBpe> tokenizer,
                          SentencePieceBpe::Create(vocabulary));
+  if (bos >= tokenizer->vocab_size()) {
+    return absl::InvalidArgumentError(absl::StrCat("trainer_spec.bos_id is ", bos, "; there are ",
+                                                   tokenizer->vocab_size(), " pieces"));
+  }
+  // As Llama 2 and Mistral, the models with such files, were trained.
+  if (bos >= 0) tokenizer->set_bos(static_cast<TokenId>(bos));
   return tokenizer;
 }
 

@@ -16,9 +16,10 @@ namespace {
 
 using nlohmann::json;
 
+constexpr absl::string_view kBos = "<s>";
 constexpr absl::string_view kFirstSpecials[] = {
     "<unk>",
-    "<s>",
+    kBos,
     "</s>",
     "[INST]",
     "[/INST]",
@@ -126,7 +127,10 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> ParseTekken(const json& root) {
   }
   const absl::string_view patterns[] = {pattern->get_ref<const std::string&>()};
   LIGER_ASSIGN_OR_RETURN(PreTokenizer pre_tokenizer, PreTokenizer::Create(patterns));
-  return ByteLevelBpe::Create(vocabulary, std::move(pre_tokenizer));
+  LIGER_ASSIGN_OR_RETURN(std::unique_ptr<Tokenizer> tokenizer,
+                         ByteLevelBpe::Create(vocabulary, std::move(pre_tokenizer)));
+  tokenizer->set_bos(tokenizer->FindToken(kBos));
+  return tokenizer;
 }
 
 }  // namespace liger

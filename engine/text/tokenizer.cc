@@ -15,6 +15,16 @@ std::vector<TokenId> Tokenizer::Encode(absl::string_view text, Specials specials
   return ids;
 }
 
+std::vector<TokenId> Tokenizer::EncodeFromBeginning(absl::string_view text,
+                                                    Specials specials) const {
+  std::vector<TokenId> ids;
+  if (bos_.has_value()) ids.push_back(*bos_);
+  Encode(text, specials, &ids);
+  const bool twice = bos_.has_value() && ids.size() > 1 && ids[1] == *bos_;
+  if (twice) ids.erase(ids.begin());
+  return ids;
+}
+
 std::string Tokenizer::Decode(absl::Span<const TokenId> ids, bool keep_specials) const {
   std::string bytes;
   for (const TokenId id : ids) {

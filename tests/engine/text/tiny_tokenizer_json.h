@@ -35,6 +35,19 @@ inline nlohmann::json TinyByteLevelJson() {
         {"merges", {"t h", "th e", nlohmann::json::array({"\u0120", "the"})}}}}};
 }
 
+// With a post-processor as Llama 3's: `token` before a text.
+inline nlohmann::json WithBos(nlohmann::json tokenizer, const std::string& token, int id) {
+  const nlohmann::json text = {{"Sequence", {{"id", "A"}, {"type_id", 0}}}};
+  tokenizer["post_processor"] = {
+      {"type", "Sequence"},
+      {"processors",
+       {{{"type", "ByteLevel"}, {"trim_offsets", false}},
+        {{"type", "TemplateProcessing"},
+         {"single", {{{"SpecialToken", {{"id", token}, {"type_id", 0}}}}, text}},
+         {"special_tokens", {{token, {{"id", token}, {"ids", {id}}, {"tokens", {token}}}}}}}}}};
+  return tokenizer;
+}
+
 // The pieces of a model over characters: unknown, <s>, the bytes, then blank, a, b, ab, and both
 // with a blank.
 inline std::vector<std::string> TinyPieces() {

@@ -1,9 +1,10 @@
 // Prints the token ids of texts, for tests that compare them with other programs' ids.
 //
-//     tokenize_lines MODEL.gguf text|parse|decode < lines
+//     tokenize_lines MODEL text|parse|prompt|decode < lines
 //
 // Reads one JSON value a line and answers with one JSON line each: for text and parse a string,
-// which is encoded with that Tokenizer::Specials; for decode a list of ids, whose text is printed.
+// which is encoded with that Tokenizer::Specials; for prompt one that is encoded from its
+// beginning; for decode a list of ids, whose text is printed.
 
 #include <exception>
 #include <iostream>
@@ -16,8 +17,8 @@
 
 int main(int argc, char** argv) {
   const std::string mode = argc == 3 ? argv[2] : "";
-  if (mode != "text" && mode != "parse" && mode != "decode") {
-    std::cerr << "usage: tokenize_lines MODEL.gguf text|parse|decode\n";
+  if (mode != "text" && mode != "parse" && mode != "prompt" && mode != "decode") {
+    std::cerr << "usage: tokenize_lines MODEL text|parse|prompt|decode\n";
     return 2;
   }
   const auto tokenizer = liger::LoadTokenizer(argv[1]);
@@ -36,7 +37,9 @@ int main(int argc, char** argv) {
       }
       const auto specials =
           mode == "parse" ? liger::Tokenizer::Specials::kParse : liger::Tokenizer::Specials::kText;
-      const auto ids = (*tokenizer)->Encode(input.get<std::string>(), specials);
+      const auto text = input.get<std::string>();
+      const auto ids = mode == "prompt" ? (*tokenizer)->EncodeFromBeginning(text)
+                                        : (*tokenizer)->Encode(text, specials);
       std::cout << nlohmann::json(ids).dump() << "\n";
     }
   } catch (const std::exception& error) {

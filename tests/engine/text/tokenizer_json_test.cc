@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <functional>
+#include <optional>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -50,6 +51,38 @@ TEST(TokenizerJsonTest, NormalizesWhereAsked) {
   std::string marks = "a";
   for (int i = 0; i < 300000; ++i) marks += "\u0301\u0323";
   EXPECT_EQ((*tokenizer)->Encode(marks).size(), marks.size() - 2 + 2);
+}
+
+TEST(TokenizerJsonTest, BeginsATextAsThePostProcessorDoes) {
+  EXPECT_EQ((*ParseTokenizerJson(TinyByteLevelJson()))->bos(), std::nullopt);
+  const json whole = WithBos(TinyByteLevelJson(), "<e>", 300);
+  const auto tokenizer = ParseTokenizerJson(whole);
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
+  EXPECT_EQ((*tokenizer)->bos(), 300);
+  EXPECT_THAT((*tokenizer)->Encode("the"), ElementsAre(257));
+  EXPECT_THAT((*tokenizer)->EncodeFromBeginning("the"), ElementsAre(300, 257));
+  EXPECT_THAT((*tokenizer)->EncodeFromBeginning(""), ElementsAre(300));
+  // As text it is another's, recognised it is the one that begins the text.
+  EXPECT_THAT((*tokenizer)->EncodeFromBeginning("<e>"), ElementsAre(300, '<', 'e', '>'));
+  EXPECT_THAT((*tokenizer)->EncodeFromBeginning("<e>the", Tokenizer::Specials::kParse),
+              ElementsAre(300, 257));
+
+  const auto template_of = [](json& j) -> json& { return j["post_processor"]["processors"][1]; };
+  json behind = whole;  // a token behind the text would end it before the answer
+  template_of(behind)["single"].push_back(template_of(behind)["single"][0]);
+  EXPECT_THAT((*ParseTokenizerJson(behind))->EncodeFromBeginning("the"), ElementsAre(300, 257));
+  json twice = whole;
+  template_of(twice)["single"].insert(template_of(twice)["single"].begin(),
+                                      template_of(twice)["single"][0]);
+  json outside = whole;
+  template_of(outside)["special_tokens"]["<e>"]["ids"][0] = 303;
+  json unknown = whole;
+  template_of(unknown)["type"] = "BertProcessing";
+  for (const json& damaged : {twice, outside, unknown}) {
+    const absl::Status status = ParseTokenizerJson(damaged).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_THAT(std::string(status.message()), HasSubstr("post_processor"));
+  }
 }
 
 TEST(TokenizerJsonTest, CharactersWithByteFallback) {
@@ -116,6 +149,7 @@ TEST(TekkenTest, MergesByRankAndNamesWhatIsDamaged) {
   const auto tokenizer = ParseTekken(whole);
   ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
   EXPECT_THAT((*tokenizer)->Encode("abc c"), ElementsAre(261, 5 + ' ', 5 + 'c'));
+  EXPECT_EQ((*tokenizer)->bos(), 1);
   EXPECT_THAT((*tokenizer)->Encode("<s>bc", Tokenizer::Specials::kParse), ElementsAre(1, 262));
   for (const auto& [path, value, message] : std::vector<std::tuple<std::string, json, std::string>>{
            {"/config/pattern", 1, "config.pattern"},
