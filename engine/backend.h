@@ -75,7 +75,7 @@ class Backend : public StateStorage {
  public:
   virtual std::string name() const = 0;    // "cpu" or "cuda"
   virtual std::string device() const = 0;  // for people
-  virtual std::string dtype() const = 0;   // of the weights: "f32", "bf16", "int8", "int4"
+  virtual std::string dtype() const = 0;   // of the weights: one of engine/cpu_memory.h
   // How the states' rows are stored: "f32" or "bf16". Part of a state's identity.
   virtual std::string row_dtype() const = 0;
   virtual int64_t weight_bytes() const = 0;
@@ -121,7 +121,7 @@ class Backend : public StateStorage {
   virtual void Sample(int first, Activations logits) = 0;
 };
 
-// For weights of `checkpoint`: dtype auto is int4 where they are stored in 4 bits, else int8.
+// For weights of `checkpoint`, which dtype auto is chosen by.
 // INVALID_ARGUMENT names an option that this program or machine cannot serve.
 absl::StatusOr<std::unique_ptr<Backend>> CreateCpuBackend(const Checkpoint& checkpoint,
                                                           const BackendOptions& options);

@@ -7,8 +7,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/cpu_dtype.h"
 #include "engine/status_macros.h"
-#include "engine/weight_groups.h"
 
 namespace liger {
 namespace {
@@ -30,7 +30,7 @@ std::pair<int, int> Share(int count, int part, int parts) {
 CpuBackend::CpuBackend(cpu::Isa isa, cpu::DType weight_type, int threads)
     : isa_(isa),
       weight_type_(weight_type),
-      row_type_(weight_type == cpu::DType::kF32 ? cpu::DType::kF32 : cpu::DType::kBf16),
+      row_type_(RowType(weight_type)),
       kernels_(cpu::Kernels(isa)),
       pool_(threads) {}
 
@@ -39,22 +39,8 @@ std::string CpuBackend::device() const {
                       pool_.threads() == 1 ? " thread" : " threads");
 }
 
-std::string CpuBackend::dtype() const {
-  switch (weight_type_) {
-    case cpu::DType::kF32:
-      return "f32";
-    case cpu::DType::kBf16:
-      return "bf16";
-    case cpu::DType::kInt8:
-      return "int8";
-    case cpu::DType::kInt4:
-    case cpu::DType::kInt4Min:
-      break;
-  }
-  return "int4";
-}
-
-std::string CpuBackend::row_dtype() const { return row_type_ == cpu::DType::kF32 ? "f32" : "bf16"; }
+std::string CpuBackend::dtype() const { return CpuDTypeName(weight_type_); }
+std::string CpuBackend::row_dtype() const { return CpuDTypeName(row_type_); }
 
 // ---- Loading ------------------------------------------------------------------------------------
 
@@ -363,31 +349,12 @@ absl::StatusOr<cpu::Isa> ParseIsa(const std::string& name) {
       absl::StrCat("isa \"", name, "\" is unknown: auto, scalar, avx2, avx512 or amx"));
 }
 
-// Whether the layers' matrices are stored in 4 bits: their first tells.
-bool StoredInFourBits(const Checkpoint& checkpoint) {
-  const TensorInfo* tensor = checkpoint.Find("model.layers.0.mlp.gate_proj.weight");
-  return tensor != nullptr && HoldsBlocksOf(cpu::DType::kInt4Min, checkpoint.StoredType(*tensor));
-}
-
-absl::StatusOr<cpu::DType> ParseDType(const std::string& name, const Checkpoint& checkpoint) {
-  if (name == "f32") return cpu::DType::kF32;
-  if (name == "bf16") return cpu::DType::kBf16;
-  if (name == "int8") return cpu::DType::kInt8;
-  if (name == "int4") return cpu::DType::kInt4;
-  if (name == "auto") {
-    return StoredInFourBits(checkpoint) ? cpu::DType::kInt4 : cpu::DType::kInt8;
-  }
-  return absl::InvalidArgumentError(absl::StrCat("dtype \"", name,
-                                                 "\" is not served by the CPU backend: auto, "
-                                                 "f32, bf16, int8 or int4"));
-}
-
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Backend>> CreateCpuBackend(const Checkpoint& checkpoint,
                                                           const BackendOptions& options) {
   LIGER_ASSIGN_OR_RETURN(const cpu::Isa isa, ParseIsa(options.isa));
-  LIGER_ASSIGN_OR_RETURN(const cpu::DType type, ParseDType(options.dtype, checkpoint));
+  LIGER_ASSIGN_OR_RETURN(const cpu::DType type, ParseCpuDType(options.dtype, checkpoint));
   const int cores = static_cast<int>(std::thread::hardware_concurrency());
   const int threads = options.threads > 0 ? options.threads : std::max(1, cores);
   constexpr int kMaxThreads = 256;

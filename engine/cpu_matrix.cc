@@ -91,6 +91,12 @@ Plan PlanFor(const Checkpoint& checkpoint, absl::Span<const TensorInfo* const> s
   return {type, true};
 }
 
+int TotalRows(absl::Span<const TensorInfo* const> stacked) {
+  int rows = 0;
+  for (const TensorInfo* tensor : stacked) rows += static_cast<int>(tensor->rows());
+  return rows;
+}
+
 // Packs rows of the stack.
 class Packer {
  public:
@@ -152,12 +158,25 @@ int64_t CpuMatrix::bytes() const {
   return static_cast<int64_t>(bytes);
 }
 
+int64_t PackedMatrixBytes(const Checkpoint& checkpoint, absl::Span<const TensorInfo* const> stacked,
+                          DType dtype) {
+  const Plan plan = PlanFor(checkpoint, stacked, dtype);
+  const int64_t cols = stacked.front()->row_size();
+  size_t bytes = cpu::PackedBytes(plan.type, TotalRows(stacked), cols);
+  for (const TensorInfo* tensor : stacked) {
+    const LoraUpdate* update = plan.updates_beside ? checkpoint.Update(*tensor) : nullptr;
+    if (update == nullptr) continue;
+    bytes += cpu::PackedBytes(DType::kInt8, update->rank, cols) +
+             cpu::PackedBytes(DType::kInt8, tensor->rows(), update->rank);
+  }
+  return static_cast<int64_t>(bytes);
+}
+
 absl::StatusOr<CpuMatrix> PackMatrix(const Checkpoint& checkpoint,
                                      absl::Span<const TensorInfo* const> stacked, DType dtype,
                                      ThreadPool* pool) {
   const auto cols = static_cast<int>(stacked.front()->row_size());
-  int rows = 0;
-  for (const TensorInfo* tensor : stacked) rows += static_cast<int>(tensor->rows());
+  const int rows = TotalRows(stacked);
   const Plan plan = PlanFor(checkpoint, stacked, dtype);
 
   CpuMatrix matrix;

@@ -45,6 +45,9 @@ struct CpuMatrix {
 absl::StatusOr<CpuMatrix> PackMatrix(const Checkpoint& checkpoint,
                                      absl::Span<const TensorInfo* const> stacked, cpu::DType dtype,
                                      ThreadPool* pool);
+// CpuMatrix::bytes() of it, without making it.
+int64_t PackedMatrixBytes(const Checkpoint& checkpoint, absl::Span<const TensorInfo* const> stacked,
+                          cpu::DType dtype);
 
 }  // namespace liger
 

@@ -64,7 +64,7 @@ struct StepOutput {
 
 struct EngineOptions {
   std::string backend = "auto";  // auto, cpu or cuda
-  std::string dtype = "auto";    // of the weights: auto, f32, bf16, int8 or int4
+  std::string dtype = "auto";    // of the weights: auto, or one of engine/cpu_memory.h
   int max_slots = 32;
   int step_token_budget = 512;  // most tokens that one step absorbs
   int threads = 0;              // of the CPU backend; 0: one for each core

@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 
 #include <cstdlib>
+#include <iterator>
 #include <vector>
 
 #include "CLI/CLI.hpp"
@@ -13,6 +14,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
+#include "engine/cpu_memory.h"
 #include "server/version.h"
 
 namespace liger {
@@ -121,6 +123,8 @@ void AddModelFlags(CLI::App& app, ServerConfig& config) {
 #else
   const CLI::Validator backends = OneOf({"auto", "cpu"}, {"cuda"});
 #endif
+  std::vector<std::string> dtypes = {"auto"};
+  dtypes.insert(dtypes.end(), std::begin(kCpuDTypes), std::end(kCpuDTypes));
   app.option_defaults()->group("Model");
   Add(app, "model", config.model, "A .gguf file, or a Hugging Face folder")->required();
   Add(app, "adapter", config.adapter, "A Liger adapter: a PEFT folder, merged at load");
@@ -131,7 +135,7 @@ void AddModelFlags(CLI::App& app, ServerConfig& config) {
   Add(app, "backend", config.engine.backend, "What computes")->check(backends);
   Add(app, "dtype", config.engine.dtype,
       "Type of the weights in memory; auto: int4 where the model is stored in 4 bits, else int8")
-      ->check(OneOf({"auto", "f32", "bf16", "int8", "int4"}));
+      ->check(OneOf(dtypes));
   Add(app, "isa", config.engine.isa, "CPU instruction set; auto: the best there is")
       ->check(OneOf({"auto", "scalar", "avx2", "avx512", "amx"}));
   Add(app, "threads", config.engine.threads, "CPU threads that compute; 0: one for each core")

@@ -4,12 +4,14 @@
 #include <cstdint>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <vector>
 
 #include "CLI/CLI.hpp"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "engine/cpu_memory.h"
 #include "engine/status_macros.h"
 #include "engine/weights/checkpoint.h"
 #include "engine/weights/model_tensors.h"
@@ -31,23 +33,6 @@ struct InspectRequest {
   bool json = false;
 };
 
-// A way to hold the weights, and with it the rows of the states.
-struct Storage {
-  const char* dtype;
-  int value_bytes;
-};
-constexpr Storage kStorages[] = {{"bf16", 2}, {"f32", 4}};
-
-int64_t WeightBytes(const ModelConfig& config, int value_bytes) {
-  int64_t bytes = 0;
-  for (const TensorInfo& tensor : ModelTensors(config)) {
-    const int64_t values = tensor.rows() * tensor.row_size();
-    // Norms and biases are float32 always.
-    bytes += values * (tensor.shape.size() == 1 ? int64_t{sizeof(float)} : value_bytes);
-  }
-  return bytes;
-}
-
 int64_t Parameters(const ModelConfig& config) {
   int64_t parameters = 0;
   for (const TensorInfo& tensor : ModelTensors(config)) {
@@ -67,21 +52,27 @@ ordered_json Rope(const ModelConfig& config) {
 
 absl::StatusOr<ordered_json> DescribeTokenizer(const std::string& model, int vocab_size) {
   const absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = LoadTokenizerOf(model, vocab_size);
-  if (tokenizer.ok()) return ordered_json{{"tokens", (*tokenizer)->vocab_size()}};
+  if (tokenizer.ok()) {
+    ordered_json described = {{"tokens", (*tokenizer)->vocab_size()}};
+    const std::optional<TokenId> bos = (*tokenizer)->bos();
+    if (bos.has_value()) described["bos_token_id"] = *bos;
+    return described;
+  }
   if (!absl::IsNotFound(tokenizer.status())) return tokenizer.status();
   return ordered_json{{"tokens", 0}, {"message", std::string(tokenizer.status().message())}};
 }
 
-ordered_json DescribeMemory(const ModelConfig& config, int64_t available) {
+absl::StatusOr<ordered_json> DescribeMemory(const Checkpoint& checkpoint, int64_t available) {
+  LIGER_ASSIGN_OR_RETURN(const CpuMemory automatic, CpuMemoryOf(checkpoint, "auto"));
   ordered_json choices = ordered_json::array();
-  for (const Storage& storage : kStorages) {
-    const int64_t weights = WeightBytes(config, storage.value_bytes);
-    const int64_t state = StateBytes(config, storage.value_bytes);
-    const int64_t slots = std::max(int64_t{0}, available - weights - kWorkingBytes) / state;
-    choices.push_back({{"dtype", storage.dtype},
-                       {"weight_bytes", weights},
-                       {"state_bytes", state},
-                       {"slots_that_fit", slots}});
+  for (const char* const dtype : kCpuDTypes) {
+    LIGER_ASSIGN_OR_RETURN(const CpuMemory memory, CpuMemoryOf(checkpoint, dtype));
+    const int64_t left = std::max(int64_t{0}, available - memory.weight_bytes - kWorkingBytes);
+    choices.push_back({{"dtype", memory.dtype},
+                       {"auto", memory.dtype == automatic.dtype},
+                       {"weight_bytes", memory.weight_bytes},
+                       {"state_bytes", memory.state_bytes},
+                       {"slots_that_fit", left / memory.state_bytes}});
   }
   return choices;
 }
@@ -114,6 +105,7 @@ absl::StatusOr<ordered_json> Describe(const InspectRequest& request) {
       request.memory > 0 ? static_cast<int64_t>(request.memory) : AvailableMemoryBytes();
   LIGER_ASSIGN_OR_RETURN(const ordered_json tokenizer,
                          DescribeTokenizer(request.files.path, config.vocab_size));
+  LIGER_ASSIGN_OR_RETURN(const ordered_json memory, DescribeMemory(*checkpoint, available));
   ordered_json described = {
       {"model", request.files.path},
       {"name", config.name},
@@ -143,7 +135,7 @@ absl::StatusOr<ordered_json> Describe(const InspectRequest& request) {
       {"tokenizer", tokenizer},
       {"identity", checkpoint->identity()},
       {"available_bytes", available},
-      {"memory", DescribeMemory(config, available)},
+      {"memory", memory},
   };
   if (request.verify) described["verified"] = true;
   return described;
@@ -187,7 +179,10 @@ std::string Text(const ordered_json& d) {
   if (tokenizer["tokens"].get<int64_t>() == 0) {
     line("tokenizer", "none, token ids only: ", string(tokenizer["message"]));
   } else {
-    line("tokenizer", tokenizer["tokens"].get<int64_t>(), " tokens");
+    line("tokenizer", tokenizer["tokens"].get<int64_t>(), " tokens",
+         tokenizer.contains("bos_token_id")
+             ? absl::StrCat(", prompts begin with ", tokenizer["bos_token_id"].get<int64_t>())
+             : "");
   }
   line("ends at", absl::StrJoin(d["eos_token_ids"].get<std::vector<int>>(), ", "));
   line("identity", string(d["identity"]));
@@ -197,7 +192,8 @@ std::string Text(const ordered_json& d) {
   for (const ordered_json& choice : d["memory"]) {
     line("", absl::StrFormat("--dtype=%-5s", string(choice["dtype"])), "weights ",
          Mebibytes(choice["weight_bytes"]), ", a slot ", Mebibytes(choice["state_bytes"]), ", ",
-         choice["slots_that_fit"].get<int64_t>(), " slots fit");
+         choice["slots_that_fit"].get<int64_t>(), " slots fit",
+         choice["auto"].get<bool>() ? " (auto)" : "");
   }
   return text;
 }

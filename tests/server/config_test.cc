@@ -154,7 +154,7 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(
         BadFlags{{"--backend=cuda"}, "--backend", "cuda is not built; one of auto|cpu"},
         BadFlags{{"--backend=tpu"}, "--backend", "auto|cpu"},
-        BadFlags{{"--dtype=f64"}, "--dtype", "auto|f32|bf16|int8|int4"},
+        BadFlags{{"--dtype=f64"}, "--dtype", "auto|int4|int8|bf16|f32"},
         BadFlags{{"--isa=neon"}, "--isa", "auto|scalar|avx2|avx512|amx"},
         BadFlags{{"--http-listen=127.0.0.1:80"}, "--http-listen", "HTTP is not built"},
         BadFlags{{"--max-slots=0"}, "--max-slots", "[1, 4096]"},

@@ -3,6 +3,8 @@
 import json
 import subprocess
 
+import pytest
+
 from liger_api import ROOT, Client, admin
 from server_process import BINARIES, MODEL, REAL, ServerProcess, tiny_model
 
@@ -33,8 +35,11 @@ def test_folder_with_adapter():
 def test_says_what_a_server_then_takes(tmp_path):
     flags = tiny_model(tmp_path)
     said = inspect_json(tmp_path, "--random-weights=1", "--memory=1GB")
+    assert [choice["dtype"] for choice in said["memory"]] == ["int4", "int8", "bf16", "f32"]
     for choice in said["memory"]:
         with ServerProcess(*flags, f"--dtype={choice['dtype']}") as server:
+            ready = server.wait_for_event("model ready")
+            assert ready["weight_bytes"] == choice["weight_bytes"]
             client = Client(server.address)
             info = client.admin.GetModelInfo(admin.GetModelInfoRequest())
             client.close()
@@ -44,11 +49,24 @@ def test_says_what_a_server_then_takes(tmp_path):
         assert choice["slots_that_fit"] == left // choice["state_bytes"]
 
 
+@pytest.mark.parametrize(("model", "chosen"), [
+    ((MODEL, REAL[1]), "int4"),  # blocks of 4 and 8 bits, the adapter's matrices beside them
+    ((GOLDEN / "qwen2", f"--adapter={GOLDEN / 'qwen2/adapter'}"), "int8"),  # biases, tied
+], ids=["SmolLM2", "qwen2"])
+def test_tells_what_auto_takes(model, chosen):
+    said = inspect_json(*model)
+    (choice,) = [choice for choice in said["memory"] if choice["auto"]]
+    assert choice["dtype"] == chosen
+    with ServerProcess(f"--model={model[0]}", *model[1:], "--max-slots=1") as server:
+        ready = server.wait_for_event("model ready")
+    assert (ready["dtype"], ready["weight_bytes"]) == (chosen, choice["weight_bytes"])
+
+
 def test_text_for_people():
     done = inspect(MODEL, REAL[1])
     assert done.returncode == 0
     for part in ("GGUF version 3, architecture llama", "Q4_1", "LoRA of rank", "30 layers",
-                 "tokenizer     49152 tokens", "gate gla", "slots fit"):
+                 "tokenizer     49152 tokens", "gate gla", "slots fit (auto)"):
         assert part in done.stdout, part
 
 
