@@ -223,6 +223,9 @@ void AddServiceFlags(CLI::App& app, ServerConfig& config, std::string& http_list
              "What runs may go on this long after SIGTERM");
   AddSeconds(app, "stall-timeout", config.stall_timeout, 0.1, 86400,
              "A client that reads nothing for so long is cut off");
+  Add(app, "max-connections", config.max_connections,
+      "Connections of clients at once; one more is closed as it comes")
+      ->check(InRange(1, 1 << 20));
   AddSeconds(app, "max-connection-age", config.max_connection_age, 1, 86400 * 365,
              "Connections are asked to reconnect after this, so that they spread over replicas");
   Add(app, "log-level", config.log_level, "Least severe lines that are logged")

@@ -51,6 +51,7 @@ struct ServerConfig {
   absl::Duration drain_grace = absl::Seconds(30);
   absl::Duration stall_timeout = absl::Seconds(60);
   absl::Duration max_connection_age = absl::Minutes(30);
+  int max_connections = 4096;
 
   std::string log_level = "info";   // debug, info, warning or error
   std::string log_format = "text";  // text or json: one object a line

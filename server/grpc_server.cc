@@ -3,7 +3,6 @@
 #include <climits>
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/resource_quota.h"
@@ -20,6 +19,8 @@ constexpr size_t kMaxBufferedBytes = size_t{1} << 30;
 // A peer that answers no ping in this time is gone: half-open connections end.
 constexpr int kKeepaliveMilliseconds = 60000;
 constexpr int kKeepaliveTimeoutMilliseconds = 20000;
+// A connection that has not begun to speak TLS and HTTP/2 by then ends.
+constexpr int kHandshakeMilliseconds = 20000;
 // Clients may ping this often, without calls too.
 constexpr int kMinPingMilliseconds = 10000;
 
@@ -34,8 +35,7 @@ void SetArguments(const GrpcServerOptions& options, grpc::ServerBuilder& builder
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
                              kMinPingMilliseconds);
-  // A second server on the same port is an error, not a silent sharing of its clients.
-  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  builder.AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, kHandshakeMilliseconds);
   if (options.max_connection_age < absl::Milliseconds(INT_MAX)) {
     // What runs on an old connection may finish: its grace period is without end.
     builder.AddChannelArgument(
@@ -52,23 +52,33 @@ absl::StatusOr<GrpcServer> StartGrpcServer(const GrpcServerOptions& options,
   grpc::ServerBuilder builder;
   SetArguments(options, builder);
   for (grpc::Service* service : services) builder.RegisterService(service);
-  int port = 0;
-  std::shared_ptr<grpc::ServerCredentials> credentials =
-      MakePortCredentials(options.tls, options.gate);
-  builder.AddListeningPort(options.address, credentials, &port);
-  GrpcServer started{.credentials = std::move(credentials),
-                     .server = builder.BuildAndStart(),
-                     .address = options.address};
-  if (started.server == nullptr || port == 0) {
-    return absl::UnavailableError(
-        absl::StrCat(options.flag, ": cannot listen on ", options.address,
-                     ": the address is in use, not this machine's, or not permitted"));
+  absl::StatusOr<std::unique_ptr<Listener>> listener =
+      Listener::Bind({.address = options.address, .descriptor_limit = options.descriptor_limit});
+  if (!listener.ok()) {
+    return absl::UnavailableError(absl::StrCat(options.flag, ": cannot listen on ", options.address,
+                                               ": ", listener.status().message()));
   }
-  if (!absl::StartsWith(options.address, "unix:")) {
-    started.address.resize(started.address.rfind(':') + 1);
-    absl::StrAppend(&started.address, port);
+  GrpcServer started{.credentials = MakePortCredentials(options.tls, options.gate)};
+  started.acceptor = builder.experimental().AddExternalConnectionAcceptor(
+      grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD, started.credentials);
+  started.server = builder.BuildAndStart();
+  if (started.server == nullptr) {
+    return absl::InternalError(absl::StrCat(options.flag, ": gRPC does not start"));
   }
+  started.address = (*listener)->address();
+  started.listener = *std::move(listener);
+  started.listener->Start([acceptor = started.acceptor.get()](int listener_fd, int fd) {
+    grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters connection;
+    connection.listener_fd = listener_fd;
+    connection.fd = fd;
+    acceptor->HandleNewConnection(&connection);
+  });
   return started;
+}
+
+void GrpcServer::Shutdown(std::chrono::system_clock::time_point deadline) {
+  listener = nullptr;
+  server->Shutdown(deadline);
 }
 
 }  // namespace liger

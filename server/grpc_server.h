@@ -3,6 +3,7 @@
 #ifndef LIGER_SERVER_GRPC_SERVER_H_
 #define LIGER_SERVER_GRPC_SERVER_H_
 
+#include <chrono>
 #include <initializer_list>
 #include <memory>
 #include <string>
@@ -10,6 +11,8 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "grpcpp/server.h"
+#include "grpcpp/server_builder.h"
+#include "server/listener.h"
 #include "server/port_credentials.h"
 
 namespace liger {
@@ -20,11 +23,18 @@ struct GrpcServerOptions {
   absl::Duration max_connection_age = absl::InfiniteDuration();
   const TlsFiles* tls = nullptr;  // null: plaintext; else outlives the server
   CallGate gate;                  // may be empty: every call passes
+  int descriptor_limit = 0;       // as of a listener
 };
 
+// Members are destroyed from the last to the first.
 struct GrpcServer {
+  // Takes no more connections, and ends those there are: as they fall idle, at the latest then.
+  void Shutdown(std::chrono::system_clock::time_point deadline);
+
   std::shared_ptr<grpc::ServerCredentials> credentials;  // used by the server until its end
   std::unique_ptr<grpc::Server> server;
+  std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> acceptor;
+  std::unique_ptr<Listener> listener;
   std::string address;  // with the port in force, where 0 was asked for
 };
 

@@ -1,7 +1,10 @@
 #include "server/server.h"
 
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <chrono>
+#include <climits>
 #include <fstream>
 #include <map>
 #include <string>
@@ -51,6 +54,19 @@ absl::StatusOr<std::string> ReadStateKey(const std::string& path) {
   return key;
 }
 
+// Descriptors that are no clients' connections: files, scrapes, the state store; and probes.
+constexpr int kOwnDescriptors = 64;
+constexpr int kHealthConnections = 64;
+
+// See Listener. A system that gives the process fewer descriptors lowers it.
+int DescriptorLimit(const ServerConfig& config) {
+  rlimit files{};
+  const bool known = getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < INT_MAX;
+  const int all = known ? static_cast<int>(files.rlim_cur) : INT_MAX;
+  return std::min(kOwnDescriptors + config.max_connections,
+                  all - kHealthConnections - kOwnDescriptors);
+}
+
 }  // namespace
 
 // Members are destroyed from the last to the first: who uses goes before what it uses.
@@ -60,8 +76,8 @@ struct Server::Parts {
     metrics.SetStates(nullptr);
     health.Shutdown();
     const auto now = std::chrono::system_clock::now();
-    if (grpc.server != nullptr) grpc.server->Shutdown(now);
-    if (health_grpc.server != nullptr) health_grpc.server->Shutdown(now);
+    if (grpc.server != nullptr) grpc.Shutdown(now);
+    if (health_grpc.server != nullptr) health_grpc.Shutdown(now);
   }
 
   std::map<std::string, std::string> reload_errors;  // the last that was logged, by what
@@ -106,9 +122,13 @@ absl::Status Server::Start() {
     };
   }
   if (!config_.health_listen.empty()) {
-    LIGER_ASSIGN_OR_RETURN(parts.health_grpc, StartGrpcServer({.flag = "--health-listen",
-                                                               .address = config_.health_listen},
-                                                              {&parts.health}));
+    // Probes find a descriptor where clients have taken all of theirs.
+    LIGER_ASSIGN_OR_RETURN(
+        parts.health_grpc,
+        StartGrpcServer({.flag = "--health-listen",
+                         .address = config_.health_listen,
+                         .descriptor_limit = DescriptorLimit(config_) + kHealthConnections},
+                        {&parts.health}));
     Log(LogLevel::kInfo, "health listening", {{"address", parts.health_grpc.address}});
   }
 
@@ -165,7 +185,8 @@ absl::Status Server::Start() {
                                           .address = config_.listen,
                                           .max_connection_age = config_.max_connection_age,
                                           .tls = parts.tls.get(),
-                                          .gate = gate},
+                                          .gate = gate,
+                                          .descriptor_limit = DescriptorLimit(config_)},
                                          {&parts.health, parts.generation.get(), parts.admin.get(),
                                           parts.sessions.get()}));
   return absl::OkStatus();
@@ -258,8 +279,8 @@ void Server::Drain() {
       absl::ToChronoNanoseconds(std::min(config_.drain_linger, config_.drain_grace)));
   parts.loop->Shutdown(std::chrono::steady_clock::now() + grace);
   parts.health.Shutdown();
-  parts.grpc.server->Shutdown(std::max(deadline, std::chrono::system_clock::now() + kFlushTime));
-  if (parts.health_grpc.server != nullptr) parts.health_grpc.server->Shutdown(deadline);
+  parts.grpc.Shutdown(std::max(deadline, std::chrono::system_clock::now() + kFlushTime));
+  if (parts.health_grpc.server != nullptr) parts.health_grpc.Shutdown(deadline);
 }
 
 }  // namespace liger
