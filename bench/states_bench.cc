@@ -3,6 +3,7 @@
 
 #include <benchmark/benchmark.h>
 
+#include <cstring>
 #include <memory>
 #include <random>
 #include <string>
@@ -77,35 +78,109 @@ void BM_SwapIn(benchmark::State& state) {
 }
 BENCHMARK(BM_SwapIn)->ArgName("row_bytes")->Arg(4)->Arg(2)->Unit(benchmark::kMicrosecond);
 
-// A prompt of 10,000 tokens whose first 9,000 have a snapshot, among 10,000 snapshots that part
-// from it and from each other at random.
-void BM_FindSnapshot(benchmark::State& state) {
-  constexpr int kSnapshots = 10000;
-  constexpr int kPrompt = 10000;
-  std::mt19937 random(1);
-  std::vector<TokenId> prompt(kPrompt);
-  for (TokenId& id : prompt) id = static_cast<TokenId>(random() % 49152);
-  const SavedStateFactory factory(64);
-  PrefixCache cache(int64_t{1} << 40);
-  const auto insert = [&](const std::vector<TokenId>& tokens) {
-    cache.Insert("tenant", tokens, [&] {
-      std::shared_ptr<SavedState> saved = factory.New();
+constexpr int kPrompt = 10000;  // tokens
+constexpr int kSnapshots = 10000;
+
+std::vector<TokenId> RandomTokens(std::mt19937* random, int count) {
+  std::vector<TokenId> tokens(count);
+  for (TokenId& id : tokens) id = static_cast<TokenId>((*random)() % 49152);
+  return tokens;
+}
+
+// 10,000 snapshots of `kPrompt` tokens at most.
+class Snapshots {
+ public:
+  void Insert(const std::vector<TokenId>& tokens) {
+    cache_.Insert("tenant", tokens, [&] {
+      std::shared_ptr<SavedState> saved = factory_.New();
       saved->progress.position = std::ssize(tokens);
       return saved;
     });
-  };
-  for (int i = 1; i < kSnapshots; ++i) {
-    std::vector<TokenId> tokens(prompt.begin(), prompt.begin() + random() % 9000);
-    for (int j = 0; j < 100; ++j) tokens.push_back(static_cast<TokenId>(random() % 49152));
-    insert(tokens);
   }
-  insert({prompt.begin(), prompt.begin() + 9000});
+  void Find(const std::vector<TokenId>& prompt, int64_t expected) {
+    const auto match = cache_.Find("tenant", prompt, 0, std::ssize(prompt));
+    const int64_t found = match.state == nullptr ? 0 : match.state->progress.position;
+    if (found != expected) std::abort();
+  }
+
+ private:
+  SavedStateFactory factory_{64};
+  PrefixCache cache_{int64_t{1} << 40};
+};
+
+// 200 conversations of 10,000 tokens that begin alike, each with 50 snapshots on its way, asked in
+// turns: tokens, paths and snapshots come from beyond the caches of one core.
+void BM_FindAmongConversations(benchmark::State& state) {
+  constexpr int kConversations = 200;
+  constexpr int kTurns = kSnapshots / kConversations;
+  std::mt19937 random(1);
+  Snapshots snapshots;
+  const std::vector<TokenId> head = RandomTokens(&random, 1000);
+  std::vector<std::vector<TokenId>> prompts(kConversations, head);
+  for (std::vector<TokenId>& prompt : prompts) {
+    for (int turn = 0; turn < kTurns; ++turn) {
+      const auto more = RandomTokens(&random, (kPrompt - 1000) / kTurns);
+      prompt.insert(prompt.end(), more.begin(), more.end());
+      snapshots.Insert(prompt);
+    }
+  }
+  size_t next = 0;
+  for (auto _ : state) snapshots.Find(prompts[next++ % kConversations], kPrompt);
+}
+BENCHMARK(BM_FindAmongConversations)->Unit(benchmark::kMicrosecond);
+
+// One prompt, and 10,000 snapshots that part from it and from each other: at random places, or (1)
+// each a little behind the one before, the order that makes the longest way.
+void BM_FindAmongBranches(benchmark::State& state) {
+  std::mt19937 random(1);
+  Snapshots snapshots;
+  const std::vector<TokenId> prompt = RandomTokens(&random, kPrompt);
+  for (int i = 1; i < kSnapshots; ++i) {
+    const auto common = state.range(0) == 1 ? i : static_cast<int64_t>(random() % (kPrompt - 1));
+    std::vector<TokenId> tokens(prompt.begin(), prompt.begin() + common);
+    const auto other = RandomTokens(&random, 100);
+    tokens.insert(tokens.end(), other.begin(), other.end());
+    snapshots.Insert(tokens);
+  }
+  snapshots.Insert({prompt.begin(), prompt.end() - 1});
+  for (auto _ : state) snapshots.Find(prompt, kPrompt - 1);
+}
+BENCHMARK(BM_FindAmongBranches)->ArgName("in_order")->Arg(0)->Arg(1)->Unit(benchmark::kMicrosecond);
+
+// All 10,000 in that order, each prompt looked for before its snapshot is taken: what lookups cost
+// together with the work that keeps ways short.
+void BM_FindAndInsertInOrder(benchmark::State& state) {
+  std::mt19937 random(1);
+  const std::vector<TokenId> way = RandomTokens(&random, kPrompt);
+  std::vector<TokenId> prompt;
   for (auto _ : state) {
-    const auto match = cache.Find("tenant", prompt, 0, kPrompt);
-    if (match.state == nullptr || match.state->progress.position != 9000) std::abort();
+    Snapshots snapshots;
+    for (int i = 1; i < kSnapshots; ++i) {
+      prompt.assign(way.begin(), way.begin() + i);
+      prompt.push_back(static_cast<TokenId>((way[i] + 1) % 49152));
+      snapshots.Find(prompt, 0);
+      snapshots.Insert(prompt);
+    }
+  }
+  state.SetItemsProcessed(static_cast<int64_t>(state.iterations()) * kSnapshots);
+}
+BENCHMARK(BM_FindAndInsertInOrder)->Unit(benchmark::kMillisecond);
+
+// The floor of all these: a prompt's tokens compared with what is kept, 1 or 200 in turns.
+void BM_CompareTokens(benchmark::State& state) {
+  std::mt19937 random(1);
+  std::vector<std::vector<TokenId>> prompts;
+  for (int i = 0; i < state.range(0); ++i) prompts.push_back(RandomTokens(&random, kPrompt));
+  const std::vector<std::vector<TokenId>> kept = prompts;
+  size_t next = 0;
+  for (auto _ : state) {
+    const size_t i = next++ % prompts.size();
+    if (std::memcmp(prompts[i].data(), kept[i].data(), kPrompt * sizeof(TokenId)) != 0) {
+      std::abort();
+    }
   }
 }
-BENCHMARK(BM_FindSnapshot)->Unit(benchmark::kMicrosecond);
+BENCHMARK(BM_CompareTokens)->ArgName("prompts")->Arg(1)->Arg(200)->Unit(benchmark::kMicrosecond);
 
 struct Exported {
   Exported() {

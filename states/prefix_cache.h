@@ -12,7 +12,6 @@
 #include <utility>
 #include <vector>
 
-#include "absl/container/flat_hash_map.h"
 #include "absl/functional/function_ref.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
@@ -35,6 +34,13 @@ struct PrefixCacheStats {
 // model is the process's one. The tree also remembers prompts that have no snapshot, to tell which
 // prefixes come twice.
 //
+// The tree is kept as long paths, not split where others part from them: snapshots and branches are
+// found by their depth in a path. So a lookup compares whole prompts at the speed of memory, and
+// looks for the next path only where the prompt parts from one. Where many such changes lie on a
+// prompt's way, the way is made one path (as the preferred paths of D. D. Sleator and R. E. Tarjan,
+// "A data structure for dynamic trees", 1983), which bounds the changes of all lookups together:
+// logarithmic in the number of paths for each.
+//
 // Bounded: states by `max_bytes`, paths by a constant. The state that goes first is the one with
 // the least benefit, uses times the tokens it spares beyond the next shorter one (all states have
 // the same size), counted from the benefit of the last that went, so that former uses fade
@@ -53,7 +59,7 @@ class PrefixCache {
   ~PrefixCache();
 
   // The longest snapshot that covers more than `above` and at most `limit` tokens of `prompt`,
-  // which is remembered. Linear in the prompt's length.
+  // which is remembered.
   Match Find(absl::string_view scope, absl::Span<const TokenId> prompt, int64_t above,
              int64_t limit);
 
@@ -65,29 +71,45 @@ class PrefixCache {
   PrefixCacheStats stats() const;
 
  private:
-  struct Node;
+  struct Path;
+  struct Snapshot;
+  // A prefix in the tree: `depth` tokens from the root, the last of them on `path`.
+  struct Place {
+    Path* path = nullptr;
+    int64_t depth = 0;
+  };
 
   // Guarded by mutex_, as all below.
-  Node* Extend(absl::string_view scope, absl::Span<const TokenId> tokens);
-  Node* Split(Node* node, size_t length);
-  // What a use of the node's state is worth, put in its place among ranks_.
-  void Rank(Node* node);
-  // Nodes with neither state nor children may go; the least recently touched first.
-  void List(Node* node);
-  void Unlist(Node* node);
-  void Touch(Node* node);
-  void RemoveLeaf(Node* node);
+  // The longest prefix of `tokens` that is remembered. The root of `scope` is made where there is
+  // none.
+  Place Walk(absl::string_view scope, absl::Span<const TokenId> tokens);
+  // Makes the way to `tokens`' longest prefix one path.
+  void Straighten(Path* root, absl::Span<const TokenId> tokens);
+  // Makes `child` the way on of its parent, and what was that a branch.
+  void Promote(Path* child);
+  // Branches and snapshots at more than `depth`.
+  static void MoveBehind(int64_t depth, Path* from, Path* to);
+  // Remembers `tokens`, of which `place` is the longest remembered prefix.
+  Path* Extend(const Place& place, absl::Span<const TokenId> tokens);
+  // The longest snapshot of a prefix of `place`; null: none.
+  static Snapshot* LongestUpTo(Place place);
+  // What a use of the snapshot is worth, put in its place among ranks_.
+  void Rank(Snapshot* snapshot);
+  // Paths may be cut behind their last branch and snapshot; the least recently touched first.
+  void List(Path* path);
+  void Touch(Path* path);
+  void CutTail(Path* path);
   void EvictState();
   void Trim();
 
   const int64_t max_bytes_;
   mutable std::mutex mutex_;
-  std::map<std::string, std::unique_ptr<Node>, std::less<>> roots_;
-  std::set<std::pair<double, Node*>> ranks_;
-  std::set<std::pair<uint64_t, Node*>> leaves_;
+  std::map<std::string, std::unique_ptr<Path>, std::less<>> roots_;
+  std::set<std::pair<double, Snapshot*>> ranks_;
+  std::set<std::pair<uint64_t, Path*>> tails_;
   double floor_ = 0;         // rank of the last state that went
   uint64_t clock_ = 0;       // of touches
-  int64_t path_tokens_ = 0;  // of all labels, and a constant for each node
+  int64_t path_tokens_ = 0;  // of all labels, and a constant for each path
   PrefixCacheStats stats_;
 };
 

@@ -130,14 +130,52 @@ TEST(PrefixCacheTest, PathsAreBoundedToo) {
   EXPECT_EQ(cache.Find("s", first, 0, 1).seen_before, 0) << "what came long ago is forgotten";
 }
 
+TEST(PrefixCacheTest, AWayOfManyTurnsIsFoundWhole) {
+  // Each prompt follows the one before a little longer, then goes elsewhere: the worst order.
+  PrefixCache cache(1 << 30);
+  const Tokens way = Range(0, 400);
+  for (int i = 1; i < 400; ++i) {
+    Insert(&cache, Join(Tokens(way.begin(), way.begin() + i), Range(10000 * i, 3)));
+    if (i % 7 == 0) Insert(&cache, Tokens(way.begin(), way.begin() + i));
+  }
+  for (int round = 0; round < 2; ++round) {
+    EXPECT_EQ(Found(&cache, way), 399);
+    for (int i = 1; i < 400; ++i) {
+      const Tokens common(way.begin(), way.begin() + i);
+      EXPECT_EQ(Found(&cache, common), i / 7 * 7);
+      EXPECT_EQ(Found(&cache, Join(common, Range(10000 * i, 4))), i + 3);
+      EXPECT_EQ(Found(&cache, Join(common, {9999})), i / 7 * 7);
+    }
+  }
+}
+
+TEST(PrefixCacheTest, WaysThatPartDeepAreBoundedToo) {
+  // Room for 41 of the 100 paths behind the common one: those touched last.
+  PrefixCache cache(3 * kStateBytes);
+  const Tokens common = Range(0, 60000);
+  const auto prompt = [&](int i) { return Join(common, Join({i}, Range(100, 100000))); };
+  Insert(&cache, common);
+  for (int i = 0; i < 100; ++i) EXPECT_EQ(Found(&cache, prompt(1000 + i)), 60000);
+  EXPECT_EQ(cache.Find("s", prompt(1099), 0, 1).seen_before, 160001);
+  EXPECT_EQ(cache.Find("s", prompt(1000), 0, 1).seen_before, 60000);
+  EXPECT_EQ(Found(&cache, prompt(1000)), 60000) << "what holds a state stays";
+}
+
 TEST(PrefixCacheTest, AgreesWithAListOfPrefixes) {
   std::mt19937 random(5);
   PrefixCache cache(1 << 30);
   std::map<Tokens, int> kept;
   std::vector<Tokens> prompts;
   for (int i = 0; i < 3000; ++i) {
-    Tokens prompt(1 + random() % 12);
-    for (TokenId& id : prompt) id = static_cast<TokenId>(random() % 3);
+    // Half of them part from earlier ones anywhere, which makes ways of many parts.
+    Tokens prompt;
+    if (!prompts.empty() && random() % 2 == 0) {
+      prompt = prompts[random() % prompts.size()];
+      prompt.resize(random() % (prompt.size() + 1));
+    }
+    for (int more = 1 + static_cast<int>(random() % 12); more > 0; --more) {
+      prompt.push_back(static_cast<TokenId>(random() % 3));
+    }
     if (random() % 3 == 0) {
       Insert(&cache, prompt);
       kept[prompt] = 1;
@@ -158,6 +196,29 @@ TEST(PrefixCacheTest, AgreesWithAListOfPrefixes) {
     EXPECT_EQ(match.seen_before, seen);
     prompts.push_back(prompt);
   }
+}
+
+TEST(PrefixCacheTest, WhereRoomIsShortItStillFindsOnlyPrefixes) {
+  std::mt19937 random(6);
+  PrefixCache cache(20 * kStateBytes);
+  std::map<Tokens, int> kept;
+  std::vector<Tokens> prompts = {{0}};
+  for (int i = 0; i < 2000; ++i) {
+    // Long ones, so that what is remembered must be cut too.
+    Tokens prompt = prompts[random() % prompts.size()];
+    prompt.resize(random() % (prompt.size() + 1));
+    prompt.resize(prompt.size() + 1 + random() % 20000, static_cast<TokenId>(random() % 3));
+    prompts.push_back(prompt);
+    if (random() % 2 == 0) {
+      Insert(&cache, prompt);
+      kept[prompt] = 1;
+    } else if (const int64_t found = Found(&cache, prompt); found > 0) {
+      EXPECT_EQ(kept.count(Tokens(prompt.begin(), prompt.begin() + found)), 1U);
+    }
+    if (prompts.size() > 50) prompts.erase(prompts.begin() + random() % 25);
+  }
+  EXPECT_EQ(cache.stats().snapshots, 20);
+  EXPECT_GT(cache.stats().hits, 0);
 }
 
 }  // namespace
