@@ -2,15 +2,19 @@
 
 #include <algorithm>
 #include <chrono>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "client/status.h"
 #include "grpcpp/create_channel.h"
 #include "grpcpp/security/credentials.h"
 
 namespace liger {
 namespace {
+
+constexpr absl::Duration kResumePause = absl::Milliseconds(100);
 
 // A call's context, cancelled when its options' stop token is.
 class Call {
@@ -101,15 +105,53 @@ absl::StatusOr<Response> Client::Unary(Service* stub,
   return response;
 }
 
-absl::Status Client::Generate(const v1::GenerateRequest& request,
-                              absl::FunctionRef<void(const v1::GenerateResponse&)> on_event,
-                              const CallOptions& options) {
+absl::Status Client::Stream(const v1::GenerateRequest& request,
+                            absl::FunctionRef<void(const v1::GenerateResponse&)> on_event,
+                            const CallOptions& options) {
   if (absl::Status status = AwaitConnection(options); !status.ok()) return status;
   Call call(options_, options);
   const auto reader = generation_->Generate(call.context(), request);
   v1::GenerateResponse event;
   while (reader->Read(&event)) on_event(event);
   return FromGrpcStatus(reader->Finish());
+}
+
+absl::Status Client::Generate(const v1::GenerateRequest& request,
+                              absl::FunctionRef<void(const v1::GenerateResponse&)> on_event,
+                              const CallOptions& options) {
+  const absl::Time deadline = absl::Now() + options.timeout;
+  bool started = false;
+  bool heard = false;  // of this call, more than that it started
+  const auto started_once = [&](const v1::GenerateResponse& event) {
+    if (event.has_started() && std::exchange(started, true)) return;
+    heard = heard || !event.has_started();
+    on_event(event);
+  };
+  absl::Status status = Stream(request, started_once, options);
+  std::optional<v1::ResumeInfo> info = GetResumeInfo(status);
+  if (!info.has_value()) return status;
+
+  v1::GenerateRequest rest = request;
+  CallOptions rest_options = options;
+  ClientOptions elsewhere = options_;
+  elsewhere.own_connection = true;
+  absl::Time give_up;
+  while (!options.stop.stop_requested()) {
+    if (info.has_value()) {
+      rest.set_resume_token(info->resume_token());
+      *rest.mutable_received_tokens() = info->sent_tokens();
+      give_up = std::min(deadline, absl::Now() + options_.connect_timeout);
+    } else if (heard || !absl::IsUnavailable(status) || absl::Now() >= give_up) {
+      break;
+    } else {
+      absl::SleepFor(kResumePause);  // the server that drains may have answered, and be gone soon
+    }
+    heard = false;
+    rest_options.timeout = deadline - absl::Now();
+    status = Client(elsewhere).Stream(rest, started_once, rest_options);
+    info = GetResumeInfo(status);
+  }
+  return status;
 }
 
 absl::StatusOr<v1::CompleteResponse> Client::Complete(const v1::GenerateRequest& request,

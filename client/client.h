@@ -41,7 +41,8 @@ struct ClientOptions {
   std::string tls_key;
   std::string tls_server_name;  // that the server's certificate is for; empty: the target's host
   std::string api_key;          // sent with every call; empty: none
-  // How long a call waits for a connection before it is UNAVAILABLE.
+  // How long a call waits for a connection before it is UNAVAILABLE, and a stream that was broken
+  // off for a server to go on with.
   absl::Duration connect_timeout = absl::Seconds(5);
   // A connection of its own, not shared with other clients of this process.
   bool own_connection = false;
@@ -66,7 +67,9 @@ class Client {
  public:
   explicit Client(const ClientOptions& options);
 
-  // Calls `on_event` for every event of the stream, in order, on the calling thread.
+  // Calls `on_event` for every event of the stream, in order, on the calling thread. A stream that
+  // a draining server breaks off goes on with another one of the target's, over a new connection:
+  // `on_event` hears each event once, as if nothing had happened.
   absl::Status Generate(const v1::GenerateRequest& request,
                         absl::FunctionRef<void(const v1::GenerateResponse&)> on_event,
                         const CallOptions& options = {});
@@ -103,6 +106,11 @@ class Client {
   // Waits for the connection, so that an unreachable server is told apart from a slow one. A
   // refused connection is left to the call, whose status says why.
   absl::Status AwaitConnection(const CallOptions& options);
+
+  // One call of Generate.
+  absl::Status Stream(const v1::GenerateRequest& request,
+                      absl::FunctionRef<void(const v1::GenerateResponse&)> on_event,
+                      const CallOptions& options);
 
   // One unary call of `method` through `stub`.
   template <typename Service, typename Request, typename Response>

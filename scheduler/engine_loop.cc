@@ -48,12 +48,17 @@ class EngineLoop::Impl {
     return queue_.Push(std::move(scheduled));
   }
 
-  void Shutdown(SteadyTime deadline) {
+  void Drain(SteadyTime deadline) {
     queue_.Close();
     const SteadyTime::rep end = deadline.time_since_epoch().count();
     SteadyTime::rep current = shutdown_at_.load();
     while (end < current && !shutdown_at_.compare_exchange_weak(current, end)) {
     }
+    queue_.Wake();
+  }
+
+  void Shutdown(SteadyTime deadline) {
+    Drain(deadline);
     shutting_down_.store(true);
     queue_.Wake();
     std::lock_guard lock(join_mutex_);
@@ -77,20 +82,30 @@ class EngineLoop::Impl {
     Mail mail;
     Batch batch;
     bool idle = false;
+    bool cut_off = false;
     SteadyTime busy_since = Now();
     while (true) {
       // Read before the mail is taken: once it is set, nothing new is pushed.
       const bool last_mail = shutting_down_.load();
       if (idle && !(last_mail && scheduler_.empty())) {
-        queue_.Take(&mail, std::min(scheduler_.NextDeadline(), shutdown_at()));
+        queue_.Take(&mail, cut_off ? SteadyTime::max()
+                                   : std::min(scheduler_.NextDeadline(), shutdown_at()));
         busy_since = Now();
       } else {
         queue_.Take(&mail, std::nullopt);
       }
       Deliver(&mail, results.get());
       results->time = Now();
-      if (results->time >= shutdown_at()) {
-        scheduler_.Abort(absl::UnavailableError("the server is shutting down"), results.get());
+      if (!cut_off && results->time >= shutdown_at()) {
+        // What was drawn is looked at and sent first, so that nothing is on its way any more.
+        output.Publish(std::move(results));
+        output.Flush();
+        results = output.NewResults();
+        queue_.Take(&mail, std::nullopt);
+        Deliver(&mail, results.get());
+        results->time = Now();
+        scheduler_.MoveAway(absl::UnavailableError("the server is shutting down"), results.get());
+        cut_off = true;
       }
       scheduler_.Schedule(results->time, &batch, results.get());
       idle = batch.entries.empty();
@@ -183,7 +198,7 @@ absl::Status EngineLoop::Submit(QueueTicket ticket, Request request) {
   return impl_->Submit(std::move(ticket), std::move(request));
 }
 void EngineLoop::Cancel(RequestId id) { impl_->queue().Cancel(id); }
-void EngineLoop::Drain() { impl_->queue().Close(); }
+void EngineLoop::Drain(SteadyTime deadline) { impl_->Drain(deadline); }
 void EngineLoop::Shutdown(SteadyTime deadline) { impl_->Shutdown(deadline); }
 Loads EngineLoop::GetLoads() const { return impl_->GetLoads(); }
 

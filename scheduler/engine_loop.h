@@ -60,10 +60,11 @@ class EngineLoop {
   // OnDone; else none.
   void Cancel(RequestId id);
 
-  // Takes nothing new from now on; what was submitted goes on.
-  void Drain();
-  // Drains, ends what is left at `deadline` with UNAVAILABLE, and joins the threads. All sinks
-  // have heard OnDone when it returns. Not to be called from a sink or an observer.
+  // Takes nothing new from now on; what was submitted goes on. What is left at `deadline` (the
+  // earliest one that was named) ends with UNAVAILABLE, after OnMoved where it can go on elsewhere.
+  void Drain(SteadyTime deadline = SteadyTime::max());
+  // Drains, and joins the threads. All sinks have heard OnDone when it returns. Not to be called
+  // from a sink or an observer.
   void Shutdown(SteadyTime deadline);
 
   Loads GetLoads() const;

@@ -7,8 +7,10 @@ namespace liger {
 
 void OutputProcessor::Process(StepResults* results, std::vector<OutputFeedback>* feedback) {
   for (RequestOutput* request : results->started) {
-    request->sink->OnStarted({.prompt_tokens = request->usage.prompt_tokens,
-                              .cached_tokens = request->usage.cached_tokens});
+    const Usage& usage = request->usage;
+    request->sink->OnStarted(
+        {.prompt_tokens = usage.prompt_tokens,
+         .cached_tokens = request->resumed ? usage.prompt_tokens : usage.cached_tokens});
     if (!request->logprobs && !request->echo.empty()) {
       Echo(request, std::ssize(request->echo), {}, results->time);
     }
@@ -96,6 +98,13 @@ void OutputProcessor::Finish(FinishedSequence& sequence) {
 
 void OutputProcessor::End(EndedRequest& ended, SteadyTime time) {
   RequestOutput& request = *ended.request;
+  if (ended.moved != nullptr) {
+    for (size_t i = 0; i < request.texts.size(); ++i) {
+      request.texts[i].Put(request.logprobs, &ended.moved->outputs[i]);
+    }
+    ended.moved->cached_tokens = request.usage.cached_tokens;
+    request.sink->OnMoved(std::move(ended.moved));
+  }
   request.sink->OnDone(ended.status, request.usage);
   if (observer_ == nullptr) return;
   observer_->OnRequestFinished({.tenant = std::move(request.tenant),

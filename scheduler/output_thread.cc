@@ -36,6 +36,11 @@ void OutputThread::Publish(std::unique_ptr<StepResults> results) {
   published_.notify_one();
 }
 
+void OutputThread::Flush() {
+  std::unique_lock lock(mutex_);
+  recycled_.wait(lock, [this] { return free_.size() == kBuffers; });
+}
+
 void OutputThread::Run() {
   std::vector<std::unique_ptr<StepResults>> work;
   std::vector<OutputFeedback> feedback;

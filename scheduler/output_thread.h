@@ -28,6 +28,9 @@ class OutputThread {
   // cannot keep up slows the engine down instead of filling the memory.
   std::unique_ptr<StepResults> NewResults();
   void Publish(std::unique_ptr<StepResults> results);
+  // Waits until all that was published is processed and its feedback sent. Not while the engine
+  // thread holds a buffer.
+  void Flush();
 
  private:
   static constexpr int kBuffers = 64;

@@ -82,6 +82,46 @@ absl::Status Validate(const Request& request, int vocab_size, bool has_tokenizer
   return ValidateStopping(request.stopping, vocab_size, has_tokenizer);
 }
 
+// What is wrong with an output that another server is said to have begun; empty: nothing.
+std::string WrongIn(const MovedOutput& output, bool prompt_absorbed, const Request& request,
+                    int vocab_size) {
+  const int64_t drawn = std::ssize(output.tokens);
+  const int64_t unsent = drawn - output.sent;
+  if (output.sent < 0 || output.sent > request.stopping.max_tokens) return "its tokens";
+  if (output.finished) return "";
+  if (unsent < 0 || !CheckIds("", output.tokens, vocab_size).ok()) return "its tokens";
+  if (std::ssize(output.held) != (request.sampling.logprobs ? unsent : 0)) return "what it holds";
+  if (!prompt_absorbed) return drawn == 0 ? "" : "tokens before the prompt is read";
+  if (drawn >= request.stopping.max_tokens) return "an output that is at its end";
+  if (output.state == nullptr) return "an output without a state";
+  const SlotProgress& progress = output.state->progress;
+  const int64_t prompt = std::ssize(request.prompt);
+  // A stop that is found yet must be able to take the state back.
+  const bool holds_back = request.keep_state && !request.stopping.stop.empty();
+  if (progress.position != prompt + std::max<int64_t>(drawn - 1, 0) ||
+      (drawn == 0 && !progress.can_draw()) ||
+      (holds_back && progress.committed > prompt + output.sent)) {
+    return "a state of other tokens";
+  }
+  return "";
+}
+
+absl::Status CheckMoved(const MovedRequest& moved, const Request& request, int vocab_size) {
+  const auto damaged = [](absl::string_view what) {
+    return absl::DataLossError(absl::StrCat("the moved stream is damaged: ", what));
+  };
+  if (moved.prompt != request.prompt || std::ssize(moved.outputs) != request.n) {
+    return damaged("it is another request's");
+  }
+  bool unfinished = false;
+  for (const MovedOutput& output : moved.outputs) {
+    const std::string wrong = WrongIn(output, moved.prompt_absorbed(), request, vocab_size);
+    if (!wrong.empty()) return damaged(wrong);
+    unfinished = unfinished || !output.finished;
+  }
+  return unfinished ? absl::OkStatus() : damaged("nothing is left to do");
+}
+
 // Text is held while it may become a stop string, at most all but the last byte of one, and behind
 // it half a character; a token has at least a byte of text.
 bool NeedsSpare(const Request& request) {
@@ -115,6 +155,52 @@ std::vector<int64_t> SnapshotPositions(const Request& request) {
   std::sort(positions.begin(), positions.end(), std::greater<>());
   positions.erase(std::unique(positions.begin(), positions.end()), positions.end());
   return positions;
+}
+
+// Makes the request's sequences go on where another server left them: like those that gave up their
+// slots here.
+void GoOn(const MovedRequest& moved, ScheduledRequest* request) {
+  request->swapped = true;
+  request->absorbed = std::ssize(moved.prompt);
+  for (Sequence& sequence : request->sequences) {
+    const MovedOutput& output = moved.outputs[sequence.index];
+    if (output.finished) {
+      sequence.phase = Sequence::Phase::kFinished;
+      sequence.sampler = nullptr;
+      --request->unfinished;
+      continue;
+    }
+    sequence.saved = output.state;
+    sequence.drawn = sequence.processed = std::ssize(output.tokens);
+    sequence.accounted = output.sent;
+    sequence.phase = output.tokens.empty() ? Sequence::Phase::kFirst : Sequence::Phase::kDecode;
+    if (!output.tokens.empty()) sequence.last = output.tokens.back();
+    for (const TokenId token : output.tokens) sequence.sampler->Accept(token);
+  }
+}
+
+// Has the texts say again what was said, to nobody, so that they hold what they held. False where
+// that is not what was sent.
+bool SayAgain(const MovedRequest& moved, RequestOutput* output) {
+  output->resumed = moved.prompt_absorbed();
+  output->usage.cached_tokens = moved.cached_tokens;
+  for (size_t i = 0; i < moved.outputs.size(); ++i) {
+    const MovedOutput& from = moved.outputs[i];
+    output->usage.completion_tokens += from.sent;
+    if (from.finished) {
+      output->texts[i].Close(from.sent);
+      continue;
+    }
+    const int64_t first_held = std::ssize(from.tokens) - std::ssize(from.held);
+    for (int64_t j = 0; j < std::ssize(from.tokens); ++j) {
+      OutputDelta said;
+      TokenResult result{.id = from.tokens[j]};
+      if (j >= first_held) result = from.held[j - first_held];
+      output->texts[i].Push(result, /*stop_token=*/false, /*last=*/false, output->logprobs, &said);
+    }
+    if (output->texts[i].stop() >= 0 || output->texts[i].accounted() != from.sent) return false;
+  }
+  return true;
 }
 
 std::unique_ptr<RequestOutput> MakeOutput(RequestId id, Request* request, bool holds_back,
@@ -156,6 +242,12 @@ absl::StatusOr<std::unique_ptr<ScheduledRequest>> PrepareRequest(QueueTicket tic
                                                                  const Tokenizer* tokenizer) {
   assert(request.sink != nullptr);
   LIGER_RETURN_IF_ERROR(Validate(request, vocab_size, tokenizer != nullptr));
+  const std::shared_ptr<const MovedRequest> moved = std::move(request.moved);
+  if (moved != nullptr) {
+    LIGER_RETURN_IF_ERROR(CheckMoved(*moved, request, vocab_size));
+    request.echo = false;  // was sent
+    if (!moved->prompt_absorbed()) request.state = moved->outputs[0].state;
+  }
 
   auto scheduled = std::make_unique<ScheduledRequest>();
   scheduled->holds_back = request.keep_state && !request.stopping.stop.empty();
@@ -195,6 +287,12 @@ absl::StatusOr<std::unique_ptr<ScheduledRequest>> PrepareRequest(QueueTicket tic
   scheduled->unfinished = request.n;
   scheduled->output =
       MakeOutput(scheduled->id, &request, scheduled->holds_back, scheduled->needs_spare, tokenizer);
+  if (moved != nullptr) {
+    if (scheduled->needs_spare || !SayAgain(*moved, scheduled->output.get())) {
+      return absl::DataLossError("the moved stream is damaged: its text");
+    }
+    if (moved->prompt_absorbed()) GoOn(*moved, scheduled.get());
+  }
   scheduled->prompt = std::move(request.prompt);
   return scheduled;
 }

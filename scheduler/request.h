@@ -14,6 +14,7 @@
 #include "engine/sampler.h"
 #include "engine/sampling_params.h"
 #include "engine/saved_state.h"
+#include "scheduler/moved_request.h"
 
 namespace liger {
 
@@ -108,6 +109,9 @@ class ResponseSink {
   // May move from `delta`.
   virtual void OnDelta(OutputDelta& delta) = 0;
   virtual void OnFinished(const OutputFinished& finished) = 0;
+  // Before OnDone(UNAVAILABLE), where a shutdown cut the request off and another server can go on
+  // with it. Every delta but what `moved` holds has been heard.
+  virtual void OnMoved(std::unique_ptr<MovedRequest> /*moved*/) {}
   // OK, or: CANCELLED by Cancel; DEADLINE_EXCEEDED, in the queue too; UNAVAILABLE where a shutdown
   // cut the request off; INTERNAL where a step failed; RESOURCE_EXHAUSTED where there was no memory
   // for the state to keep.
@@ -141,6 +145,10 @@ struct Request {
   std::string cache_scope;
   // Where to take snapshots, beside the end of the prompt: numbers of tokens.
   std::vector<int64_t> snapshot_at;
+
+  // What another server began, of this `prompt` and these parameters; null: nothing. The sink hears
+  // what comes behind the tokens that were sent.
+  std::shared_ptr<const MovedRequest> moved;
 
   std::shared_ptr<ResponseSink> sink;  // not null
 };

@@ -21,7 +21,7 @@ void OutputText::Push(const TokenResult& token, bool stop_token, bool last, bool
   if (detokenizer_ && !stop_token) text = detokenizer_->Push(token.id);
   if (detokenizer_ && last) text += detokenizer_->Flush();
   size_t certain = Append(text);
-  ++processed_;
+  tokens_.push_back(token.id);
 
   const bool whole = !detokenizer_ || detokenizer_->held_bytes() == 0;
   held.text_end = kUnknown;
@@ -57,10 +57,17 @@ void OutputText::Push(const TokenResult& token, bool stop_token, bool last, bool
   held_text_.erase(0, certain);
 }
 
+void OutputText::Put(bool logprobs, MovedOutput* output) const {
+  output->tokens = tokens_;
+  output->sent = accounted_;
+  if (!logprobs) return;
+  for (const HeldToken& token : held_tokens_) output->held.push_back(token.result);
+}
+
 size_t OutputText::Append(absl::string_view text) {
   const size_t before = held_text_.size();
   held_text_.append(text.data(), text.size());
-  if (stops_ == nullptr || processed_ < min_tokens_) return held_text_.size();
+  if (stops_ == nullptr || processed() < min_tokens_) return held_text_.size();
   if (const auto match = stops_->Advance(text, &cursor_)) {
     stop_ = match->stop;
     return before + match->end - stops_->stop(stop_).size();

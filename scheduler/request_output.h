@@ -4,6 +4,7 @@
 #define LIGER_SCHEDULER_REQUEST_OUTPUT_H_
 
 #include <cstdint>
+#include <iterator>
 #include <memory>
 #include <optional>
 #include <string>
@@ -12,6 +13,7 @@
 #include "engine/sampler.h"
 #include "engine/text/detokenizer.h"
 #include "engine/text/tokenizer.h"
+#include "scheduler/moved_request.h"
 #include "scheduler/request.h"
 #include "scheduler/stop_matcher.h"
 
@@ -33,7 +35,12 @@ class OutputText {
   void Push(const TokenResult& token, bool stop_token, bool last, bool logprobs,
             OutputDelta* delta);
 
-  int64_t processed() const { return processed_; }
+  // Puts down the tokens pushed so far, and those of them that are not sent, with `logprobs`.
+  void Put(bool logprobs, MovedOutput* output) const;
+  // This output ended elsewhere, after `sent` tokens.
+  void Close(int64_t sent) { accounted_ = sent; }
+
+  int64_t processed() const { return std::ssize(tokens_); }
   int64_t accounted() const { return accounted_; }
   // The index of the stop string that was found, or -1.
   int stop() const { return stop_; }
@@ -55,7 +62,7 @@ class OutputText {
   StopMatcher::Cursor cursor_ = 0;
   std::string held_text_;
   std::vector<HeldToken> held_tokens_;
-  int64_t processed_ = 0;
+  std::vector<TokenId> tokens_;  // all
   int64_t accounted_ = 0;
   int stop_ = -1;
 };
@@ -68,6 +75,7 @@ struct RequestOutput {
   int32_t priority = 0;
   SteadyTime arrival;
 
+  bool resumed = false;  // another server began it
   bool logprobs = false;
   bool holds_back = false;  // the engine thread waits for what is accounted for
   std::unique_ptr<StopMatcher> stops;

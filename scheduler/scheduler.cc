@@ -37,10 +37,13 @@ void Scheduler::Add(std::unique_ptr<ScheduledRequest> request, SteadyTime now,
   ScheduledRequest* const r = request.get();
   by_id_.emplace(r->id, r);
   if (r->deadline) deadlines_.emplace(*r->deadline, r->id);
-  waiting_prompt_tokens_ += std::ssize(r->prompt);
+  waiting_prompt_tokens_ += std::ssize(r->prompt) - r->absorbed;
+  for (const Sequence& sequence : r->sequences) {
+    if (sequence.saved != nullptr) ++swaps_.swapped;
+  }
   r->tenant = waiting_.Join(r->tenant_name);
   waiting_.Add(std::move(request), now);
-  if (!r->deadline) return;
+  if (!r->deadline || r->swapped) return;
   const int64_t covered = r->state != nullptr ? r->state->progress.position : 0;
   const SteadyDuration least =
       cache_ != nullptr ? speed_.LeastTime(0, r->min_tokens)
@@ -78,9 +81,31 @@ void Scheduler::Apply(const OutputFeedback& feedback, StepResults* results) {
   }
 }
 
-void Scheduler::Abort(const absl::Status& status, StepResults* results) {
-  while (!by_id_.empty()) End(by_id_.begin()->second, status, results);
+void Scheduler::MoveAway(const absl::Status& status, StepResults* results) {
+  while (!by_id_.empty()) {
+    ScheduledRequest* const request = by_id_.begin()->second;
+    std::unique_ptr<MovedRequest> moved = Moved(*request);
+    End(request, status, results);
+    results->ended.back().moved = std::move(moved);
+  }
   Sweep();
+}
+
+std::unique_ptr<MovedRequest> Scheduler::Moved(const ScheduledRequest& request) const {
+  const bool absorbed = request.absorbed == std::ssize(request.prompt);
+  if (!request.started || request.needs_spare || (request.score_prompt && !absorbed)) {
+    return nullptr;
+  }
+  auto moved = std::make_unique<MovedRequest>();
+  for (const Sequence& sequence : request.sequences) {
+    MovedOutput& output = moved->outputs.emplace_back();
+    output.finished = sequence.phase == Phase::kFinished;
+    if (output.finished || sequence.phase == Phase::kFork || request.absorbed == 0) continue;
+    output.state = sequence.slot ? states_->Save(sequence.slot.id()) : sequence.saved;
+    if (output.state == nullptr) return nullptr;
+  }
+  moved->prompt = request.prompt;
+  return moved;
 }
 
 SteadyTime Scheduler::NextDeadline() const {
@@ -303,7 +328,7 @@ void Scheduler::TokenDrawn(ScheduledRequest* request, Sequence* sequence, int re
   sequence->phase = Phase::kDecode;
   sequence->last = token;
   sequence->last_token = now;
-  if (sequence->drawn == 1) sequence->first_token = now;
+  if (sequence->first_token == SteadyTime{}) sequence->first_token = now;
   if (request->needs_spare) sequence->tokens.push_back(token);
 
   const bool stops =

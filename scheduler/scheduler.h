@@ -71,8 +71,9 @@ class Scheduler {
   void Add(std::unique_ptr<ScheduledRequest> request, SteadyTime now, StepResults* results);
   void Cancel(RequestId id, StepResults* results);
   void Apply(const OutputFeedback& feedback, StepResults* results);
-  // Ends every request.
-  void Abort(const absl::Status& status, StepResults* results);
+  // Ends every request with `status`. Those that have begun can go on elsewhere, but for those that
+  // keep a second state for long stop strings or score their prompt yet. All feedback has come.
+  void MoveAway(const absl::Status& status, StepResults* results);
 
   // Ends requests whose deadline is not after `now`, lets in what fits, and fills `batch`. It stays
   // empty when there is nothing to do until mail comes or NextDeadline.
@@ -153,6 +154,8 @@ class Scheduler {
   // Gives back what the sequence holds its state in.
   void Release(Sequence* sequence);
   void End(ScheduledRequest* request, absl::Status status, StepResults* results);
+  // What another server can go on with; null: nothing.
+  std::unique_ptr<MovedRequest> Moved(const ScheduledRequest& request) const;
 
   Engine* engine_;
   StatePool* states_;

@@ -25,6 +25,7 @@ void Scheduler::Admit(SteadyTime now) {
     }
     std::unique_ptr<ScheduledRequest> request = waiting_.Remove(next);
     next->starved = waiting_.Starves(*next, now);
+    next->ticket.Release();
     if (!next->swapped) Begin(next);
     GiveSlots(next);
     const auto place =
@@ -100,7 +101,6 @@ bool Scheduler::SwapOut(ScheduledRequest* request, SteadyTime now) {
 }
 
 void Scheduler::Begin(ScheduledRequest* request) {
-  request->ticket.Release();
   const std::shared_ptr<const SavedState> state = FindState(request);
   if (state == nullptr) return;
   request->absorbed = state->progress.position;

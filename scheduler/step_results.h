@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "engine/engine.h"
 #include "engine/saved_state.h"
+#include "scheduler/moved_request.h"
 #include "scheduler/request.h"
 #include "scheduler/request_output.h"
 
@@ -43,6 +44,8 @@ struct FinishedSequence {
 struct EndedRequest {
   std::unique_ptr<RequestOutput> request;
   absl::Status status;
+  // What another server can go on with, but for the output thread's part; null: nothing.
+  std::unique_ptr<MovedRequest> moved;
 };
 
 // To be read in the order of its fields: that is the order in which things happened to each

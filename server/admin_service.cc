@@ -1,6 +1,7 @@
 #include "server/admin_service.h"
 
 #include <string>
+#include <utility>
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
@@ -40,6 +41,8 @@ v1::ModelInfo MakeModelInfo(const CallEnvironment& environment, const EngineInfo
   return info;
 }
 
+constexpr absl::Duration kMaxGrace = absl::Hours(24);
+
 absl::Status FixedAdapters() {
   return absl::UnimplementedError(
       "adapters: not offered by this server version beyond the one of --adapter");
@@ -47,8 +50,12 @@ absl::Status FixedAdapters() {
 
 }  // namespace
 
-AdminService::AdminService(const CallEnvironment* environment, const EngineInfo* engine)
-    : environment_(*environment), info_(MakeModelInfo(*environment, *engine)) {}
+AdminService::AdminService(const CallEnvironment* environment, const EngineInfo* engine,
+                           std::function<void(absl::Duration)> drain, absl::Duration default_grace)
+    : environment_(*environment),
+      info_(MakeModelInfo(*environment, *engine)),
+      drain_(std::move(drain)),
+      default_grace_(default_grace) {}
 
 grpc::ServerUnaryReactor* AdminService::Answer(grpc::CallbackServerContext* context,
                                                absl::string_view method,
@@ -102,11 +109,21 @@ grpc::ServerUnaryReactor* AdminService::ListAdapters(grpc::CallbackServerContext
 }
 
 grpc::ServerUnaryReactor* AdminService::Drain(grpc::CallbackServerContext* context,
-                                              const v1::DrainRequest* /*message*/,
-                                              v1::DrainResponse* /*response*/) {
-  return Answer(context, "Admin/Drain",
-                absl::UnimplementedError("Drain: not offered by this server version; SIGTERM "
-                                         "drains and ends the server"));
+                                              const v1::DrainRequest* message,
+                                              v1::DrainResponse* response) {
+  const auto& from = message->grace_period();
+  const absl::Duration grace = message->has_grace_period()
+                                   ? absl::Seconds(from.seconds()) + absl::Nanoseconds(from.nanos())
+                                   : default_grace_;
+  if (grace < absl::ZeroDuration() || grace > kMaxGrace) {
+    return Answer(
+        context, "Admin/Drain",
+        absl::InvalidArgumentError(absl::StrCat("grace_period is ", absl::FormatDuration(grace),
+                                                "; it must be in [0, 24h]")));
+  }
+  response->set_running(environment_.loop->GetLoads().running);
+  drain_(grace);
+  return Answer(context, "Admin/Drain", absl::OkStatus());
 }
 
 }  // namespace liger

@@ -3,16 +3,21 @@
 #ifndef LIGER_SERVER_ADMIN_SERVICE_H_
 #define LIGER_SERVER_ADMIN_SERVICE_H_
 
+#include <functional>
+
+#include "absl/time/time.h"
 #include "liger/v1/admin.grpc.pb.h"
 #include "server/generation_call.h"
 
 namespace liger {
 
-// GetModelInfo and GetLoads work; adapters are fixed at start and Drain is SIGTERM: UNIMPLEMENTED.
+// GetModelInfo, GetLoads and Drain work; adapters are fixed at start: UNIMPLEMENTED.
 class AdminService final : public v1::Admin::CallbackService {
  public:
-  // `environment` and `engine` outlive the service.
-  AdminService(const CallEnvironment* environment, const EngineInfo* engine);
+  // `environment` and `engine` outlive the service. `drain` begins a drain with a grace period;
+  // zero or more. Without a grace period in the message it is `default_grace`.
+  AdminService(const CallEnvironment* environment, const EngineInfo* engine,
+               std::function<void(absl::Duration)> drain, absl::Duration default_grace);
 
   grpc::ServerUnaryReactor* GetModelInfo(grpc::CallbackServerContext* context,
                                          const v1::GetModelInfoRequest* message,
@@ -39,6 +44,8 @@ class AdminService final : public v1::Admin::CallbackService {
 
   const CallEnvironment& environment_;
   const v1::ModelInfo info_;
+  const std::function<void(absl::Duration)> drain_;
+  const absl::Duration default_grace_;
 };
 
 }  // namespace liger

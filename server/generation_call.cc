@@ -68,6 +68,14 @@ void GenerationCall::Start() {
   absl::StatusOr<Request> request = ReadParameters(*message_, environment_.limits);
   if (!request.ok()) return EndCall(request.status(), {});
   if (absl::Status status = Account(&*request); !status.ok()) return EndCall(status, {});
+  if (!message_->resume_token().empty() && !CanMove()) {
+    return EndCall(absl::InvalidArgumentError("resume_token: Generate alone goes on with a stream"),
+                   {});
+  }
+  if (!message_->resume_token().empty() && environment_.moved_streams == nullptr) {
+    return EndCall(absl::FailedPreconditionError("resume_token: this server has no --state-store"),
+                   {});
+  }
   // Before the work that grows with the prompt.
   absl::StatusOr<QueueTicket> ticket = environment_.loop->Reserve();
   if (!ticket.ok()) return EndCall(ticket.status(), {});
@@ -78,7 +86,9 @@ void GenerationCall::Start() {
   request->arrival = arrival_;
   request->deadline = deadline_;
   request->sink = shared_from_this();
-  SharedSessions* const shared = request->keep_state ? environment_.shared_sessions : nullptr;
+  const bool resumes = !message_->resume_token().empty();
+  SharedSessions* const shared =
+      request->keep_state || resumes ? environment_.shared_sessions : nullptr;
   if (shared == nullptr && PromptTextBytes(*message_) <= kShortTextBytes) {
     return PrepareAndSubmit(*std::move(ticket), *std::move(request));
   }
@@ -101,23 +111,8 @@ void GenerationCall::PrepareAndSubmit(QueueTicket ticket, Request request) {
     return EndCall(absl::DeadlineExceededError("the deadline passed before the prompt was read"),
                    {});
   }
-  if (request.keep_state) {
-    absl::StatusOr<SessionTurn> turn = SessionTurn::Begin(
-        *message_, request.tenant, environment_.sessions, environment_.shared_sessions);
-    if (!turn.ok()) return EndCall(turn.status(), {});
-    turn_.emplace(*std::move(turn));
-  }
-  absl::StatusOr<std::vector<TokenId>> prompt =
-      ReadPrompt(*message_, environment_.tokenizer, environment_.chat_template, environment_.limits,
-                 /*follows=*/turn_.has_value() && turn_->HasTokens());
-  if (!prompt.ok()) return EndCall(prompt.status(), {});
-  request.prompt = *std::move(prompt);
-  const absl::Status positions =
-      AddSnapshotPositions(*message_, environment_.limits, request.prompt, &request.snapshot_at);
-  if (!positions.ok()) return EndCall(positions, {});
-
-  if (turn_.has_value()) turn_->Continue(*message_, &request);
-
+  const absl::Status prepared = Prepare(&request);
+  if (!prepared.ok()) return EndCall(prepared, {});
   const RequestId id = ticket.id();
   const absl::Status status = environment_.loop->Submit(std::move(ticket), std::move(request));
   if (!status.ok()) return EndCall(status, {});
@@ -128,6 +123,33 @@ void GenerationCall::PrepareAndSubmit(QueueTicket ticket, Request request) {
     gone = client_gone_;
   }
   if (gone) environment_.loop->Cancel(id);
+}
+
+absl::Status GenerationCall::Prepare(Request* request) {
+  if (request->keep_state) {
+    LIGER_ASSIGN_OR_RETURN(SessionTurn turn,
+                           SessionTurn::Begin(*message_, request->tenant, environment_.sessions,
+                                              environment_.shared_sessions));
+    turn_.emplace(std::move(turn));
+  }
+  if (message_->resume_token().empty()) {
+    LIGER_ASSIGN_OR_RETURN(request->prompt,
+                           ReadPrompt(*message_, environment_.tokenizer, environment_.chat_template,
+                                      environment_.limits,
+                                      /*follows=*/turn_.has_value() && turn_->HasTokens()));
+    LIGER_RETURN_IF_ERROR(AddSnapshotPositions(*message_, environment_.limits, request->prompt,
+                                               &request->snapshot_at));
+    if (turn_.has_value()) turn_->Continue(*message_, request);
+    return absl::OkStatus();
+  }
+  LIGER_ASSIGN_OR_RETURN(const ResumedStream resumed,
+                         environment_.moved_streams->Load(*message_, request->tenant));
+  request->moved = resumed.request;
+  request->prompt = resumed.request->prompt;
+  request->sampling.seed = seed_ = resumed.seed;
+  request->cache_scope.clear();
+  if (!turn_.has_value()) return absl::OkStatus();
+  return turn_->Resume(resumed.session, *request->moved);
 }
 
 absl::Status GenerationCall::Account(Request* request) {
@@ -196,7 +218,28 @@ void GenerationCall::OnFinished(const OutputFinished& finished) {
 }
 
 void GenerationCall::OnDone(const absl::Status& status, const Usage& usage) {
-  EndCall(status, usage);
+  if (moved_ == nullptr || environment_.moved_streams == nullptr || !CanMove()) {
+    return EndCall(status, usage);
+  }
+  // The turn ends, and lets its lease go, before the client hears where to go on.
+  const auto session = turn_.has_value() ? turn_->content() : nullptr;
+  turn_.reset();
+  environment_.shared_sessions->Post([call = shared_from_this(), status, usage, session] {
+    call->EndCall(call->Move(status, session.get()), usage);
+  });
+}
+
+absl::Status GenerationCall::Move(absl::Status status, const SessionContent* session) {
+  const auto info = environment_.moved_streams->Save(*message_, tenant_, seed_, session, *moved_);
+  moved_ = nullptr;
+  if (!info.ok()) {
+    return absl::Status(
+        status.code(),
+        absl::StrCat(status.message(), "; the stream is lost: ", info.status().message()));
+  }
+  status.SetPayload("type.googleapis.com/liger.v1.ResumeInfo",
+                    absl::Cord(info->SerializeAsString()));
+  return status;
 }
 
 void GenerationCall::EndCall(absl::Status status, const Usage& usage) {

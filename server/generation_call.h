@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -21,6 +22,7 @@
 #include "server/access_control.h"
 #include "server/background_worker.h"
 #include "server/metrics.h"
+#include "server/moved_streams.h"
 #include "server/request_validation.h"
 #include "server/session_turn.h"
 
@@ -38,6 +40,7 @@ struct CallEnvironment {
   CallRegistry* registry = nullptr;
   SessionTable* sessions = nullptr;
   SharedSessions* shared_sessions = nullptr;  // null: this server's alone
+  MovedStreams* moved_streams = nullptr;      // null: a drain moves nothing
   AccessControl* access = nullptr;            // null: everyone may call, as any tenant
   RequestLimits limits;
 };
@@ -66,6 +69,7 @@ class GenerationCall : public ResponseSink, public std::enable_shared_from_this<
   void OnStarted(const RequestStarted& started) final;
   void OnDelta(OutputDelta& delta) final;
   void OnFinished(const OutputFinished& finished) final;
+  void OnMoved(std::unique_ptr<MovedRequest> moved) final { moved_ = std::move(moved); }
   void OnDone(const absl::Status& status, const Usage& usage) final;
 
  protected:
@@ -79,6 +83,8 @@ class GenerationCall : public ResponseSink, public std::enable_shared_from_this<
   virtual void Deliver(const OutputFinished& finished) = 0;
   // Answers the client, once and last; `usage` counts where the status is OK.
   virtual void End(const grpc::Status& status, const Usage& usage) = 0;
+  // Whether the client has what was delivered, so that the rest may come from another server.
+  virtual bool CanMove() const = 0;
   // The client is gone: what waits for it need not be kept.
   virtual void Drop() = 0;
 
@@ -98,6 +104,10 @@ class GenerationCall : public ResponseSink, public std::enable_shared_from_this<
   absl::Status Account(Request* request);
   bool ClientGone();
   void PrepareAndSubmit(QueueTicket ticket, Request request);
+  // Reads the prompt, or what another server began, and begins the session's turn.
+  absl::Status Prepare(Request* request);
+  // Leaves moved_ in the store; returns `status` with what the client needs to go on with it.
+  absl::Status Move(absl::Status status, const SessionContent* session);
   void EndCall(absl::Status status, const Usage& usage);
   void LogEnd() const;
 
@@ -116,6 +126,7 @@ class GenerationCall : public ResponseSink, public std::enable_shared_from_this<
 
   // Where there is a session: set before the request is submitted, then the sink's alone.
   std::optional<SessionTurn> turn_;
+  std::unique_ptr<MovedRequest> moved_;  // the sink's, then the store thread's
 
   // Guarded by mutex_.
   std::vector<SteadyTime> last_token_;  // by output: when its last tokens came; zero before

@@ -41,6 +41,7 @@ class StreamedCall final : public GenerationCall {
     end_ = status;
     Write();
   }
+  bool CanMove() const override { return true; }
   void Drop() override {
     if (pending_.has_value()) pending_->Clear();
   }
@@ -115,6 +116,7 @@ class UnaryCall final : public GenerationCall {
   void Deliver(const OutputDelta& delta) override { builder_.AddDelta(delta); }
   void Deliver(const OutputFinished& finished) override { builder_.AddFinished(finished); }
   void End(const grpc::Status& status, const Usage& usage) override;
+  bool CanMove() const override { return false; }
   void Drop() override {}
 
   CompletionBuilder builder_;  // guarded by mutex_

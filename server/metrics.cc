@@ -185,6 +185,10 @@ class Gauges final : public prometheus::Collectable {
         "Turns that were dropped, because another server's came first.", shared.conflicts);
     add(gauge, "liger_state_store_unsaved_sessions", "Sessions that the store has yet to get.",
         shared.unsaved);
+    add(counter, "liger_streams_moved_total", "Streams that a drain left in the store.",
+        shared.streams_moved);
+    add(counter, "liger_streams_resumed_total", "Streams that came from the store.",
+        shared.streams_resumed);
   }
 
   mutable std::mutex mutex_;

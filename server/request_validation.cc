@@ -29,8 +29,6 @@ absl::Status CheckNotYetServed(const v1::GenerateRequest& message) {
   const auto unimplemented = [](absl::string_view field) {
     return absl::UnimplementedError(absl::StrCat(field, ": not offered by this server version"));
   };
-  if (!message.resume_token().empty()) return unimplemented("resume_token");
-  if (message.received_tokens_size() > 0) return unimplemented("received_tokens");
   switch (message.constraint_case()) {
     case v1::GenerateRequest::kJsonSchema:
       return unimplemented("json_schema");
@@ -57,6 +55,12 @@ absl::Status CheckSession(const v1::GenerateRequest& message) {
     return Invalid("session_position is ", message.session_position(), "; it must be 0 or more");
   }
   return absl::OkStatus();
+}
+
+absl::Status CheckResume(const v1::GenerateRequest& message) {
+  LIGER_RETURN_IF_ERROR(CheckName("resume_token", message.resume_token()));
+  if (!message.resume_token().empty() || message.received_tokens().empty()) return absl::OkStatus();
+  return Invalid("received_tokens is set; it needs a resume_token");
 }
 
 absl::Status CheckAdapter(const std::string& adapter, const RequestLimits& limits) {
@@ -231,6 +235,7 @@ absl::StatusOr<Request> ReadParameters(const v1::GenerateRequest& message,
   LIGER_RETURN_IF_ERROR(CheckName("tenant", message.tenant()));
   LIGER_RETURN_IF_ERROR(CheckName("cache_salt", message.cache_salt()));
   LIGER_RETURN_IF_ERROR(CheckSession(message));
+  LIGER_RETURN_IF_ERROR(CheckResume(message));
   LIGER_RETURN_IF_ERROR(CheckNotYetServed(message));
   LIGER_RETURN_IF_ERROR(CheckAdapter(message.adapter(), limits));
   LIGER_RETURN_IF_ERROR(CheckInput(message, limits));

@@ -16,7 +16,7 @@
 
 namespace liger {
 
-inline constexpr int kMaxNameBytes = 128;  // of request_id, session_id, tenant, adapter, cache_salt
+inline constexpr int kMaxNameBytes = 128;              // of request_id, session_id, ...
 inline constexpr int64_t kMaxTokenizeBytes = 1 << 20;  // of a TokenizeRequest's text or contents
 inline constexpr int kMaxSnapshotsAt = 64;
 inline constexpr int kMaxDetokenizeIds = 1 << 18;

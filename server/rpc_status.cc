@@ -1,6 +1,7 @@
 #include "server/rpc_status.h"
 
 #include <string>
+#include <utility>
 
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
@@ -21,26 +22,23 @@ google::rpc::RetryInfo RetryInfo(absl::Duration delay) {
   return retry;
 }
 
-std::string RetryDetails(const grpc::Status& status, const google::rpc::RetryInfo& retry) {
-  google::rpc::Status details;
-  details.set_code(status.error_code());
-  details.set_message(status.error_message());
-  details.add_details()->PackFrom(retry);
-  return details.SerializeAsString();
-}
-
 }  // namespace
 
-grpc::Status ToGrpcStatus(const absl::Status& status) {
+grpc::Status ToGrpcStatus(absl::Status status) {
   if (status.ok()) return grpc::Status::OK;
-  const auto code = static_cast<grpc::StatusCode>(status.code());
-  const grpc::Status plain(code, std::string(status.message().substr(0, kMaxMessageBytes)));
-  if (code != grpc::StatusCode::RESOURCE_EXHAUSTED) return plain;
-  google::rpc::RetryInfo retry = RetryInfo(kRetryDelay);
-  if (const auto payload = status.GetPayload(kRetryPayload); payload.has_value()) {
-    retry.ParseFromString(std::string(*payload));
+  if (absl::IsResourceExhausted(status) && !status.GetPayload(kRetryPayload).has_value()) {
+    status = RetryAfter(std::move(status), kRetryDelay);
   }
-  return grpc::Status(code, plain.error_message(), RetryDetails(plain, retry));
+  google::rpc::Status details;
+  details.set_code(static_cast<int>(status.code()));
+  details.set_message(std::string(status.message().substr(0, kMaxMessageBytes)));
+  status.ForEachPayload([&details](absl::string_view type, const absl::Cord& payload) {
+    google::protobuf::Any* const detail = details.add_details();
+    detail->set_type_url(std::string(type));
+    detail->set_value(std::string(payload));
+  });
+  return grpc::Status(static_cast<grpc::StatusCode>(status.code()), details.message(),
+                      details.details().empty() ? std::string() : details.SerializeAsString());
 }
 
 absl::Status RetryAfter(absl::Status status, absl::Duration delay) {

@@ -11,9 +11,9 @@
 
 namespace liger {
 
-// The same code and message (shortened, where long, to what fits in a trailer). RESOURCE_EXHAUSTED
-// carries google.rpc.RetryInfo in its details.
-grpc::Status ToGrpcStatus(const absl::Status& status);
+// The same code and message (shortened, where long, to what fits in a trailer), and payloads, named
+// by type URLs, as details. RESOURCE_EXHAUSTED carries google.rpc.RetryInfo.
+grpc::Status ToGrpcStatus(absl::Status status);
 
 // The same error, with what its RetryInfo is to say; without it, one second.
 absl::Status RetryAfter(absl::Status status, absl::Duration delay);

@@ -92,6 +92,7 @@ struct Server::Parts {
   std::unique_ptr<SessionTable> session_table;
   std::unique_ptr<StateContainer> container;
   std::unique_ptr<SharedSessions> shared_sessions;  // null: none
+  std::unique_ptr<MovedStreams> moved_streams;      // null: none
   CallRegistry registry;
   CallEnvironment environment;
   std::unique_ptr<EngineLoop> loop;
@@ -172,10 +173,13 @@ absl::Status Server::Start() {
                        .registry = &parts.registry,
                        .sessions = parts.session_table.get(),
                        .shared_sessions = parts.shared_sessions.get(),
+                       .moved_streams = parts.moved_streams.get(),
                        .access = parts.access.get(),
                        .limits = parts.model.limits};
   parts.generation = std::make_unique<GenerationService>(&parts.environment);
-  parts.admin = std::make_unique<AdminService>(&parts.environment, &parts.model.engine->info());
+  parts.admin = std::make_unique<AdminService>(
+      &parts.environment, &parts.model.engine->info(),
+      [this](absl::Duration grace) { BeginDrain(grace); }, config_.drain_grace);
   parts.sessions = std::make_unique<SessionsService>(
       parts.session_table.get(), parts.container.get(), parts.shared_sessions.get(), &parts.metrics,
       parts.access.get());
@@ -220,6 +224,8 @@ absl::Status Server::MakeStates() {
                    .space = info.state_identity,
                    .owner = absl::StrCat(absl::Hex(absl::Uniform<uint64_t>(absl::BitGen()))),
                    .time_to_live = absl::ToChronoMilliseconds(config_.session_ttl)});
+  parts.moved_streams =
+      std::make_unique<MovedStreams>(parts.container.get(), parts.shared_sessions.get());
   return absl::OkStatus();
 }
 
@@ -263,21 +269,26 @@ void Server::Tick() {
   parts_->health.SetAlive(!parts_->metrics.EngineFails());
 }
 
+void Server::BeginDrain(absl::Duration grace) {
+  Log(LogLevel::kInfo, "draining",
+      {{"running", parts_->loop->GetLoads().running},
+       {"grace_seconds", absl::ToDoubleSeconds(grace)}});
+  parts_->health.SetReady(false);
+  // Calls that come now hear UNAVAILABLE from the loop. Once connections close, gRPC ends those
+  // that cross the news with CANCELLED, which clients do not try again: whoever watches the health
+  // has gone by then.
+  parts_->loop->Drain(std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(grace));
+}
+
 void Server::Drain() {
   Parts& parts = *parts_;
   const auto grace = absl::ToChronoNanoseconds(config_.drain_grace);
   const auto deadline = std::chrono::system_clock::now() + grace;
-  Log(LogLevel::kInfo, "draining",
-      {{"running", parts.loop->GetLoads().running},
-       {"grace_seconds", absl::ToDoubleSeconds(config_.drain_grace)}});
-  parts.health.SetReady(false);
-  // Calls that come now hear UNAVAILABLE from the loop. Once connections close, gRPC ends those
-  // that cross the news with CANCELLED, which clients do not try again: whoever watches the health
-  // has gone by then.
-  parts.loop->Drain();
+  BeginDrain(config_.drain_grace);
   std::this_thread::sleep_for(
       absl::ToChronoNanoseconds(std::min(config_.drain_linger, config_.drain_grace)));
   parts.loop->Shutdown(std::chrono::steady_clock::now() + grace);
+  if (parts.shared_sessions != nullptr) parts.shared_sessions->Flush();
   parts.health.Shutdown();
   parts.grpc.Shutdown(std::max(deadline, std::chrono::system_clock::now() + kFlushTime));
   if (parts.health_grpc.server != nullptr) parts.health_grpc.Shutdown(deadline);

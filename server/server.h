@@ -32,13 +32,16 @@ class Server {
   void Tick();
   absl::Duration Period() const;
 
-  // Not ready and nothing new from now on; what runs goes on for config.drain_grace, then ends with
-  // UNAVAILABLE. Returns when all is answered. Tick() may be called from another thread meanwhile.
+  // Not ready and nothing new from now on; what runs goes on for config.drain_grace, then moves to
+  // the state store, if there is one, and ends with UNAVAILABLE. Returns when all is answered.
+  // Tick() may be called from another thread meanwhile.
   void Drain();
 
  private:
   struct Parts;
 
+  // Admin.Drain: Drain's beginning. The server stays, not ready, until it is ended.
+  void BeginDrain(absl::Duration grace);
   // What outlives a request: snapshots and sessions.
   absl::Status MakeStates();
 

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/status_macros.h"
+#include "server/moved_streams.h"
 
 namespace liger {
 
@@ -55,6 +56,17 @@ void SessionTurn::Continue(const v1::GenerateRequest& message, Request* request)
     }
   }
   ledger_ = request->prompt;
+}
+
+absl::Status SessionTurn::Resume(const std::string& digest, const MovedRequest& moved) {
+  if (DigestOf(content().get()) != digest) {
+    return absl::AbortedError("resume_token: the session has gone on since");
+  }
+  const MovedOutput& output = moved.outputs[0];
+  ledger_ = moved.prompt;
+  const int64_t sent = std::clamp<int64_t>(output.sent, 0, std::ssize(output.tokens));
+  Add(absl::MakeConstSpan(output.tokens).first(sent));
+  return absl::OkStatus();
 }
 
 void SessionTurn::Commit(std::shared_ptr<const SavedState> state) {

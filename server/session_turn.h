@@ -35,6 +35,13 @@ class SessionTurn {
   // a prompt that follows them, and its state where the prompt begins with what it absorbed.
   void Continue(const v1::GenerateRequest& message, Request* request);
 
+  // Makes the turn go on with what another server began of it, from a session of this digest
+  // (moved_streams.h). ABORTED where this one has gone on since.
+  absl::Status Resume(const std::string& digest, const MovedRequest& moved);
+
+  // What the turn began with; null: a new session.
+  const std::shared_ptr<const SessionContent>& content() const { return turn_->content(); }
+
   // Tokens of the output that were sent.
   void Add(absl::Span<const TokenId> tokens) {
     ledger_.insert(ledger_.end(), tokens.begin(), tokens.end());

@@ -1,6 +1,7 @@
 #include "server/shared_sessions.h"
 
 #include <chrono>
+#include <future>
 #include <utility>
 #include <vector>
 
@@ -93,6 +94,34 @@ absl::Status SharedSessions::Delete(const SessionKey& key) {
   return store_.Delete(key);
 }
 
+absl::Status SharedSessions::SaveStream(const SessionKey& key, absl::string_view bytes) {
+  // One that fails says what the others would: a drain must not wait for each of them.
+  if (failing_) return absl::UnavailableError("the state store does not answer");
+  const absl::Status status = store_.SaveStream(key, bytes);
+  if (status.ok()) {
+    ++streams_moved_;
+  } else {
+    Failed(status);
+  }
+  return status;
+}
+
+absl::StatusOr<std::string> SharedSessions::LoadStream(const SessionKey& key) {
+  absl::StatusOr<std::string> bytes = store_.LoadStream(key);
+  if (bytes.ok()) {
+    ++streams_resumed_;
+  } else if (!absl::IsNotFound(bytes.status())) {
+    Failed(bytes.status());
+  }
+  return bytes;
+}
+
+void SharedSessions::Flush() {
+  std::promise<void> done;
+  worker_.Post([&done] { done.set_value(); });
+  done.get_future().wait();
+}
+
 void SharedSessions::Committed(const SessionKey& key,
                                std::shared_ptr<const SessionContent> content) {
   worker_.Post([this, key, content = std::move(content)] {
@@ -163,7 +192,9 @@ SharedSessionStats SharedSessions::stats() const {
           .saved = saved_,
           .failures = failures_,
           .conflicts = conflicts_,
-          .unsaved = unsaved_};
+          .unsaved = unsaved_,
+          .streams_moved = streams_moved_,
+          .streams_resumed = streams_resumed_};
 }
 
 }  // namespace liger

@@ -23,6 +23,8 @@ struct SharedSessionStats {
   int64_t failures = 0;   // calls that the store did not answer as it should
   int64_t conflicts = 0;  // turns that another server's had overtaken
   int64_t unsaved = 0;    // sessions that the store has yet to get
+  int64_t streams_moved = 0;
+  int64_t streams_resumed = 0;
 };
 
 // A turn takes the store's lease of its session and begins with what the store has, where that is
@@ -48,6 +50,9 @@ class SharedSessions {
   // Brings a session here that is only in the store; no error where there is none.
   absl::Status Fetch(const SessionKey& key);
   absl::Status Delete(const SessionKey& key);
+  // Streams that leave this server and come to it, under a tenant and a token.
+  absl::Status SaveStream(const SessionKey& key, absl::string_view bytes);
+  absl::StatusOr<std::string> LoadStream(const SessionKey& key);
 
   // From any thread: how a turn that BeginTurn gave ended.
   void Committed(const SessionKey& key, std::shared_ptr<const SessionContent> content);
@@ -55,6 +60,9 @@ class SharedSessions {
 
   // To be called every few seconds: keeps leases, tries again to write.
   void Tick();
+
+  // Waits until what was posted so far is done.
+  void Flush();
 
   SharedSessionStats stats() const;
 
@@ -77,6 +85,7 @@ class SharedSessions {
   bool failing_ = false;
 
   std::atomic<int64_t> loaded_{0}, saved_{0}, failures_{0}, conflicts_{0}, unsaved_{0};
+  std::atomic<int64_t> streams_moved_{0}, streams_resumed_{0};
   BackgroundWorker worker_;  // last: its thread ends before the rest goes
 };
 

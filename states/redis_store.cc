@@ -145,6 +145,21 @@ absl::Status RedisStore::Delete(const SessionKey& key) {
   return RunScript(kDelete, key, {absl::StrCat(options_.time_to_live.count())}).status();
 }
 
+absl::Status RedisStore::SaveStream(const SessionKey& key, absl::string_view bytes) {
+  if (context_ == nullptr) LIGER_RETURN_IF_ERROR(Connect());
+  const std::string name = NameOf("liger-stream:", key);
+  const std::string time = absl::StrCat(options_.stream_time_to_live.count());
+  return Run({"SET", name, bytes, "PX", time}).status();
+}
+
+absl::StatusOr<std::string> RedisStore::LoadStream(const SessionKey& key) {
+  if (context_ == nullptr) LIGER_RETURN_IF_ERROR(Connect());
+  const std::string name = NameOf("liger-stream:", key);
+  LIGER_ASSIGN_OR_RETURN(const Reply reply, Run({"GET", name}));
+  if (reply->type == REDIS_REPLY_STRING) return std::string(reply->str, reply->len);
+  return absl::NotFoundError("there is no such stream (any more)");
+}
+
 absl::Status RedisStore::Connect() {
   const timeval timeout = TimevalOf(options_.timeout);
   context_.reset(
@@ -199,14 +214,18 @@ absl::StatusOr<RedisStore::Reply> RedisStore::Run(const std::vector<absl::string
   return absl::UnavailableError(absl::StrCat("the state store refuses: ", error));
 }
 
+std::string RedisStore::NameOf(absl::string_view kind, const SessionKey& key) const {
+  // The size of the tenant keeps names apart; the hash tag keeps a session's keys on one node.
+  return absl::StrCat(kind, options_.space, ":{", key.tenant.size(), ":", key.tenant, ":", key.id,
+                      "}");
+}
+
 absl::StatusOr<RedisStore::Reply> RedisStore::RunScript(absl::string_view script,
                                                         const SessionKey& key,
                                                         const std::vector<std::string>& arguments,
                                                         absl::string_view bytes) {
   if (context_ == nullptr) LIGER_RETURN_IF_ERROR(Connect());
-  // The size of the tenant keeps names apart; one hash tag keeps both keys on one node.
-  const std::string name = absl::StrCat("liger:", options_.space, ":{", key.tenant.size(), ":",
-                                        key.tenant, ":", key.id, "}");
+  const std::string name = NameOf("liger:", key);
   const std::string lease = absl::StrCat(name, ":lease");
   std::vector<absl::string_view> command = {"EVAL", script, "2", name, lease};
   for (const std::string& argument : arguments) command.emplace_back(argument);

@@ -1,4 +1,4 @@
-// Sessions in a Redis that several servers share.
+// Sessions and moved streams in a Redis that several servers share.
 
 #ifndef LIGER_STATES_REDIS_STORE_H_
 #define LIGER_STATES_REDIS_STORE_H_
@@ -37,7 +37,8 @@ struct RedisOptions {
   std::string owner;  // this server, as no other is named
   std::chrono::milliseconds timeout{500};  // of connecting and of each command
   std::chrono::milliseconds lease{10000};
-  std::chrono::milliseconds time_to_live{3600000};  // of a session that nobody advances
+  std::chrono::milliseconds time_to_live{3600000};        // of a session that nobody advances
+  std::chrono::milliseconds stream_time_to_live{600000};  // of a stream that left its server
 };
 
 // One session is a hash {owner, version, bytes} and a lease, a key that expires. Who holds the
@@ -69,6 +70,11 @@ class RedisStore {
   absl::Status Release(const SessionKey& key);
   absl::Status Delete(const SessionKey& key);
 
+  // A stream lies under its token and its tenant, apart from sessions.
+  absl::Status SaveStream(const SessionKey& key, absl::string_view bytes);
+  // NOT_FOUND where there is none.
+  absl::StatusOr<std::string> LoadStream(const SessionKey& key);
+
  private:
   struct Free {
     void operator()(redisContext* context) const;
@@ -77,7 +83,9 @@ class RedisStore {
   using Reply = std::unique_ptr<redisReply, Free>;
 
   absl::Status Connect();
+  // Unlike RunScript does not connect.
   absl::StatusOr<Reply> Run(const std::vector<absl::string_view>& arguments);
+  std::string NameOf(absl::string_view kind, const SessionKey& key) const;
   absl::StatusOr<Reply> RunScript(absl::string_view script, const SessionKey& key,
                                   const std::vector<std::string>& arguments,
                                   absl::string_view bytes = {});

@@ -105,6 +105,27 @@ std::string StateContainer::Seal(absl::string_view bytes) const {
   return seal;
 }
 
+std::string StateContainer::Sealed(absl::string_view kind, absl::string_view bytes) const {
+  std::string out = absl::StrCat(kind, bytes);
+  out += Seal(out);
+  return out;
+}
+
+absl::StatusOr<absl::string_view> StateContainer::Unsealed(absl::string_view kind,
+                                                           absl::string_view sealed) const {
+  if (sealed.size() < kind.size() + kSealBytes || !absl::StartsWith(sealed, kind)) {
+    return Broken("it does not begin as it should");
+  }
+  const absl::string_view seal = sealed.substr(sealed.size() - kSealBytes);
+  sealed.remove_suffix(kSealBytes);
+  const std::string expected = Seal(sealed);
+  if (CRYPTO_memcmp(expected.data(), seal.data(), kSealBytes) == 0) {
+    return sealed.substr(kind.size());
+  }
+  if (key_.empty()) return Broken("its checksum is wrong");
+  return absl::PermissionDeniedError("the state is not sealed with this server's key");
+}
+
 std::string StateContainer::Write(const SessionContent& content) const {
   std::string out(kMagic);
   out.reserve(content.bytes() + identity_.size() + 256);

@@ -40,6 +40,13 @@ class StateContainer {
   // the container is not sealed with it. DATA_LOSS: cut short, changed or broken in any other way.
   absl::StatusOr<std::shared_ptr<const SessionContent>> Read(absl::string_view bytes) const;
 
+  // Other bytes that only who has the key may have made, with the same seal behind them. `kind`
+  // comes first and tells them from containers.
+  std::string Sealed(absl::string_view kind, absl::string_view bytes) const;
+  // What was sealed as that kind, in place. PERMISSION_DENIED, DATA_LOSS as Read.
+  absl::StatusOr<absl::string_view> Unsealed(absl::string_view kind,
+                                             absl::string_view sealed) const;
+
   // No container of this model is larger.
   int64_t max_bytes() const;
 

@@ -34,7 +34,7 @@ class SchedulerHarness {
         tokenizer_(tokenizer),
         queue_(1 << 20),
         scheduler_(engine, std::move(options)) {}
-  ~SchedulerHarness() { scheduler_.Abort(absl::AbortedError("end of test"), &spare_); }
+  ~SchedulerHarness() { scheduler_.MoveAway(absl::AbortedError("end of test"), &spare_); }
 
   // Returns the id.
   RequestId Add(Request request, std::shared_ptr<RecordingSink> sink) {

@@ -467,7 +467,7 @@ TEST(SchedulerTest, AbortEndsEverything) {
   harness.Add(MakeRequest(3, 100), waiting);
   harness.Step();
   StepResults results;
-  harness.scheduler().Abort(absl::UnavailableError("bye"), &results);
+  harness.scheduler().MoveAway(absl::UnavailableError("bye"), &results);
   EXPECT_TRUE(harness.scheduler().empty());
   EXPECT_EQ(engine.states().free(), 1);
   EXPECT_EQ(results.ended.size(), 2);

@@ -10,6 +10,7 @@ import sys
 
 import grpc
 import pytest
+from google.protobuf import duration_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
@@ -108,7 +109,8 @@ def test_the_health_port_needs_no_key(server):
 
 
 def test_administration_is_a_permission_of_its_own(server):
-    calls = [lambda c: c.admin.Drain(admin.DrainRequest(), timeout=10),
+    past = duration_pb2.Duration(seconds=-1)  # refused, or nothing could be tested behind it
+    calls = [lambda c: c.admin.Drain(admin.DrainRequest(grace_period=past), timeout=10),
              lambda c: c.admin.LoadAdapter(admin.LoadAdapterRequest(name="x"), timeout=10),
              lambda c: c.admin.UnloadAdapter(admin.UnloadAdapterRequest(name="x"), timeout=10)]
     for call in calls:

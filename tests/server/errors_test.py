@@ -46,7 +46,6 @@ def test_invalid_argument_names_field_and_limit(real, fields, said):
 
 
 @pytest.mark.parametrize("field, value", [
-    ("resume_token", b"t"), ("received_tokens", [1]),
     ("json_schema", "{}"), ("regex", "a"), ("grammar", "a")])
 def test_fields_of_later_features_are_refused_by_name(real, field, value):
     error = refusal(lambda: generate(real, prompt="x", **{field: value}))
@@ -64,8 +63,7 @@ def test_n_with_a_session_is_invalid(real):
     lambda c: c.admin.LoadAdapter(admin.LoadAdapterRequest()),
     lambda c: c.admin.UnloadAdapter(admin.UnloadAdapterRequest()),
     lambda c: c.admin.ListAdapters(admin.ListAdaptersRequest()),
-    lambda c: c.admin.Drain(admin.DrainRequest()),
-], ids=["LoadAdapter", "UnloadAdapter", "ListAdapters", "Drain"])
+], ids=["LoadAdapter", "UnloadAdapter", "ListAdapters"])
 def test_what_is_not_offered_says_so(tiny, call):
     error = refusal(lambda: call(tiny))
     assert error.code() == grpc.StatusCode.UNIMPLEMENTED

@@ -111,19 +111,22 @@ class Answer:
         self.usage = None
         self.outputs = {}
         for message in stream:
-            assert self.usage is None, "an event after usage"
-            kind = message.WhichOneof("event")
-            if kind == "started":
-                assert self.started is None
-                self.started = message.started
-            elif kind == "delta":
-                self.outputs.setdefault(message.delta.index, Output()).add(message.delta)
-            elif kind == "finished":
-                output = self.outputs.setdefault(message.finished.index, Output())
-                assert output.finished is None
-                output.finished = message.finished
-            else:
-                self.usage = message.usage
+            self.add(message)
+
+    def add(self, message):
+        assert self.usage is None, "an event after usage"
+        kind = message.WhichOneof("event")
+        if kind == "started":
+            assert self.started is None
+            self.started = message.started
+        elif kind == "delta":
+            self.outputs.setdefault(message.delta.index, Output()).add(message.delta)
+        elif kind == "finished":
+            output = self.outputs.setdefault(message.finished.index, Output())
+            assert output.finished is None
+            output.finished = message.finished
+        else:
+            self.usage = message.usage
 
     @property
     def only(self) -> Output:

@@ -188,8 +188,10 @@ INSTANTIATE_TEST_SUITE_P(
                   m.set_session_position(-1);
                 },
                 kInvalid, "session_position", "0 or more"},
-        Absent("resume_token", [](M& m) { m.set_resume_token("s"); }),
-        Absent("received_tokens", [](M& m) { m.add_received_tokens(1); }),
+        Refused{"resume_token", [](M& m) { m.set_resume_token(std::string(129, 'x')); }, kInvalid,
+                "resume_token", "limit is 128"},
+        Refused{"received_tokens", [](M& m) { m.add_received_tokens(1); }, kInvalid,
+                "received_tokens", "resume_token"},
         Refused{"snapshot_at", [](M& m) { m.add_snapshot_at(0); }, kInvalid, "snapshot_at[0]",
                 "1 or more"},
         Refused{"many_snapshots",

@@ -123,5 +123,21 @@ TEST_P(StateContainerTest, RefusesWhatNoServerWrites) {
 INSTANTIATE_TEST_SUITE_P(RowTypes, StateContainerTest, testing::Values("f32", "bf16"),
                          [](const auto& info) { return info.param; });
 
+TEST_P(StateContainerTest, OtherBytesAreSealedToo) {
+  const StateContainer other(info_, "another key of some length");
+  for (const StateContainer* container : {&plain_, &keyed_}) {
+    const std::string sealed = container->Sealed("KIND", "some bytes");
+    EXPECT_EQ(*container->Unsealed("KIND", sealed), "some bytes");
+    EXPECT_FALSE(container->Unsealed("SORT", sealed).ok());
+    EXPECT_FALSE(other.Unsealed("KIND", sealed).ok());
+    for (size_t i = 0; i < sealed.size(); ++i) {
+      std::string changed = sealed;
+      changed[i] ^= 1;
+      EXPECT_FALSE(container->Unsealed("KIND", changed).ok()) << i;
+      EXPECT_FALSE(container->Unsealed("KIND", sealed.substr(0, i)).ok()) << i;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace liger
