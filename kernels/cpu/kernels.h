@@ -84,20 +84,26 @@ void UnpackRow(const PackedMatrix& matrix, int row, float* out);
 // A group that holds NaN or infinity has such a scale.
 inline constexpr int kLowSteps = 254;
 struct QuantizedRows {
-  int8_t* codes = nullptr;       // [rows][groups * kGroup], zeros behind the last column
-  int8_t* low_codes = nullptr;   // the same, or null
-  float* scales = nullptr;       // [rows][groups]
-  int32_t* sums = nullptr;       // [rows][groups]: of the codes
-  int32_t* low_sums = nullptr;   // [rows][groups]: of low_codes
-  float* scaled_sums = nullptr;  // [rows][groups]: scale * sum, without low_codes
+  int8_t* codes = nullptr;      // [rows][groups * kGroup], zeros behind the last column
+  int8_t* low_codes = nullptr;  // the same, or null
+  // At GroupIndex(row, group, groups):
+  float* scales = nullptr;
+  int32_t* sums = nullptr;       // of the codes
+  int32_t* low_sums = nullptr;   // of low_codes
+  float* scaled_sums = nullptr;  // scale * sum, without low_codes
   int groups = 0;                // of a row, from one row to the next
 };
+// Tiles take rows 16 at a time: memory is for a multiple of 16 rows, whatever lies in the last, and
+// what groups have lies as [rows / 16][groups][16].
+inline constexpr int kTileRows = 16;
+constexpr int64_t GroupIndex(int row, int group, int groups) {
+  return (int64_t{row / kTileRows} * groups + group) * kTileRows + row % kTileRows;
+}
 enum class CodePlanes { kOne = 1, kTwo = 2 };
-// Tiles take rows 16 at a time: memory is for a multiple of 16 rows, whatever lies in the last.
 size_t QuantizedRowsBytes(int rows, int cols, CodePlanes planes);
 // Lays the arrays out in `base`, 64-byte aligned.
 QuantizedRows QuantizedRowsAt(std::byte* base, int rows, int cols, CodePlanes planes);
-// The same from a later row, or group of every row, on.
+// The same from a later row, a multiple of kTileRows, or from a later group of every row, on.
 QuantizedRows RowsFrom(const QuantizedRows& rows, int first_row);
 QuantizedRows GroupsFrom(const QuantizedRows& rows, int first_group);
 

@@ -8,7 +8,9 @@
 
 namespace liger::cpu::LIGER_ISA {
 
-inline void QuantizeGroup(const float* x, const QuantizedRows& out, int64_t group) {
+// Codes go to first_code of each plane, the group's numbers to `group` of their arrays.
+inline void QuantizeGroup(const float* x, const QuantizedRows& out, int64_t first_code,
+                          int64_t group) {
   // Below this the factor may leave float32; such a group counts as zero. NaN too has factor 0: its
   // scale carries it on.
   constexpr float kSmallest = 1e-30f;
@@ -17,7 +19,7 @@ inline void QuantizeGroup(const float* x, const QuantizedRows& out, int64_t grou
   const float largest = LargestMagnitude(x);
   const float factor = largest > kSmallest ? steps / largest : 0.0f;
   const float scale = largest / steps;
-  int8_t* codes = out.codes + group * kGroup;
+  int8_t* codes = out.codes + first_code;
   out.scales[group] = scale;
   if (two_planes) {
     out.sums[group] = StoreCodes(x, factor * (1.0f / kLowSteps), codes);
@@ -25,7 +27,7 @@ inline void QuantizeGroup(const float* x, const QuantizedRows& out, int64_t grou
     for (int k = 0; k < kGroup; ++k) {
       rest[k] = x[k] * factor - static_cast<float>(kLowSteps * codes[k]);
     }
-    out.low_sums[group] = StoreCodes(rest, 1.0f, out.low_codes + group * kGroup);
+    out.low_sums[group] = StoreCodes(rest, 1.0f, out.low_codes + first_code);
   } else {
     const int32_t sum = StoreCodes(x, factor, codes);
     out.sums[group] = sum;
@@ -34,19 +36,27 @@ inline void QuantizeGroup(const float* x, const QuantizedRows& out, int64_t grou
 }
 
 inline void QuantizeRows(const QuantizeParams& p, int part, int parts) {
-  const int64_t groups = NumGroups(p.cols);
-  const int64_t total = p.rows * groups;
+  const int groups = NumGroups(p.cols);
+  const int64_t total = int64_t{p.rows} * groups;
+  const int64_t first = total * part / parts;
   const int64_t last = total * (part + 1) / parts;
-  for (int64_t i = total * part / parts; i < last; ++i) {
-    const float* x = p.x + i / groups * p.x_stride + i % groups * kGroup;
-    const int64_t at = i / groups * p.out.groups + i % groups;
-    const auto left = static_cast<int>(p.cols - i % groups * kGroup);
+  auto row = static_cast<int>(first / groups);
+  auto group = static_cast<int>(first % groups);
+  for (int64_t i = first; i < last; ++i) {
+    const int64_t code = (int64_t{row} * p.out.groups + group) * kGroup;
+    const int64_t at = GroupIndex(row, group, p.out.groups);
+    const float* x = p.x + row * p.x_stride + group * kGroup;
+    const int left = p.cols - group * kGroup;
     if (left >= kGroup) {
-      QuantizeGroup(x, p.out, at);
+      QuantizeGroup(x, p.out, code, at);
     } else {
       float padded[kGroup] = {};
       for (int k = 0; k < left; ++k) padded[k] = x[k];
-      QuantizeGroup(padded, p.out, at);
+      QuantizeGroup(padded, p.out, code, at);
+    }
+    if (++group == groups) {
+      group = 0;
+      ++row;
     }
   }
 }

@@ -54,10 +54,8 @@ inline void QuantizedTile(const LinearParams& p, int panel, int row) {
   const int64_t first_code = int64_t{row} * stride * kGroup;
   const int8_t* x = p.quantized.codes + first_code;
   const int8_t* low_x = kTwoPlanes ? p.quantized.low_codes + first_code : nullptr;
-  const float* x_scales = p.quantized.scales + int64_t{row} * stride;
-  const int32_t* x_sums = p.quantized.sums + int64_t{row} * stride;
-  const int32_t* low_x_sums = kTwoPlanes ? p.quantized.low_sums + int64_t{row} * stride : nullptr;
-  const float* x_scaled_sums = p.quantized.scaled_sums + int64_t{row} * stride;
+  int64_t at[kRows];  // of a row's group
+  for (int r = 0; r < kRows; ++r) at[r] = GroupIndex(row + r, 0, stride);
   const int x_stride = stride * kGroup;
   const int first = panel * kPanelRows;
   const int valid = p.weights.rows - first;
@@ -70,10 +68,12 @@ inline void QuantizedTile(const LinearParams& p, int panel, int row) {
   for (int g = 0; g < groups; ++g, w += GroupBytes(kType), x += kGroup) {
     for (int line = 0; line < GroupBytes(kType); line += 64) Prefetch(w + kFetchAhead + line);
     Ints16 sum[kRows];
-    for (int r = 0; r < kRows; ++r) sum[r] = SetInts(-kOffset * x_sums[r * stride + g]);
+    for (int r = 0; r < kRows; ++r) sum[r] = SetInts(-kOffset * p.quantized.sums[at[r]]);
     Ints16 low_sum[kRows];  // of the second plane
     if constexpr (kTwoPlanes) {
-      for (int r = 0; r < kRows; ++r) low_sum[r] = SetInts(-kOffset * low_x_sums[r * stride + g]);
+      for (int r = 0; r < kRows; ++r) {
+        low_sum[r] = SetInts(-kOffset * p.quantized.low_sums[at[r]]);
+      }
     }
     if constexpr (kBits == 8) {
       for (int j = 0; j < 8; ++j) {
@@ -95,14 +95,15 @@ inline void QuantizedTile(const LinearParams& p, int panel, int row) {
     for (int r = 0; r < kRows; ++r) {
       Vec16 exact = ToFloat(sum[r]);
       if constexpr (kTwoPlanes) exact = Fma(exact, Set1(kLowSteps), ToFloat(low_sum[r]));
-      out[r] = Fma(exact, Mul(scale, Set1(x_scales[r * stride + g])), out[r]);
+      out[r] = Fma(exact, Mul(scale, Set1(p.quantized.scales[at[r]])), out[r]);
     }
     if constexpr (kType == DType::kInt4Min) {
       const Vec16 minimum = LoadHalf(scales + kPanelRows);
       for (int r = 0; r < kRows; ++r) {
-        out[r] = Fma(minimum, Set1(x_scaled_sums[r * stride + g]), out[r]);
+        out[r] = Fma(minimum, Set1(p.quantized.scaled_sums[at[r]]), out[r]);
       }
     }
+    for (int r = 0; r < kRows; ++r) at[r] += kTileRows;
   }
   for (int r = 0; r < kRows; ++r) StoreOutput(y + r * p.y_stride, out[r], valid);
 }

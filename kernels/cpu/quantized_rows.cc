@@ -6,8 +6,19 @@ namespace liger::cpu {
 namespace {
 
 size_t PaddedGroups(int rows, int cols) {
-  constexpr int kTileRows = 16;
   return size_t{1} * ((rows + kTileRows - 1) / kTileRows * kTileRows) * NumGroups(cols);
+}
+
+QuantizedRows Moved(QuantizedRows rows, int64_t codes, int64_t groups) {
+  rows.codes += codes;
+  rows.scales += groups;
+  rows.sums += groups;
+  rows.scaled_sums += groups;
+  if (rows.low_codes != nullptr) {
+    rows.low_codes += codes;
+    rows.low_sums += groups;
+  }
+  return rows;
 }
 
 }  // namespace
@@ -39,20 +50,11 @@ QuantizedRows QuantizedRowsAt(std::byte* base, int rows, int cols, CodePlanes pl
 }
 
 QuantizedRows RowsFrom(const QuantizedRows& rows, int first_row) {
-  return GroupsFrom(rows, first_row * rows.groups);
+  return Moved(rows, int64_t{first_row} * rows.groups * kGroup, int64_t{first_row} * rows.groups);
 }
 
 QuantizedRows GroupsFrom(const QuantizedRows& rows, int first_group) {
-  QuantizedRows out = rows;
-  out.codes += int64_t{first_group} * kGroup;
-  out.scales += first_group;
-  out.sums += first_group;
-  out.scaled_sums += first_group;
-  if (rows.low_codes != nullptr) {
-    out.low_codes += int64_t{first_group} * kGroup;
-    out.low_sums += first_group;
-  }
-  return out;
+  return Moved(rows, int64_t{first_group} * kGroup, int64_t{first_group} * kTileRows);
 }
 
 }  // namespace liger::cpu

@@ -14,19 +14,19 @@
 
 namespace liger::cpu::LIGER_ISA {
 
-inline constexpr int kTileRows = 16;
 // Fewer rows are faster without tiles, which take 16 as quickly as one.
 inline constexpr int kMinTileRows = 5;
 
-// Tiles 0 and 1 are sums [16][16] int32, 2 activations [16 rows][32 columns], 3 weights
-// [8][16 rows][4 columns]. The instructions are spelled out: g++ 12's own functions do not tell it
-// which memory they read.
+// Tiles 0 to 3 are sums [16][16] int32. Tiles 4 and 6 are activations [16 rows][32 columns], 5 and
+// 7 weights [8][16 rows][4 columns]. The instructions are spelled out: g++ 12's own functions do
+// not tell it which memory they read.
 struct alignas(64) TileConfig {
   uint8_t palette = 1;
   uint8_t start_row = 0;
   uint8_t reserved[14] = {};
-  uint16_t bytes_per_row[16] = {64, 64, kGroup, 64};
-  uint8_t rows[16] = {kTileRows, kTileRows, kTileRows, kGroup / 4};
+  uint16_t bytes_per_row[16] = {64, 64, 64, 64, kGroup, 64, kGroup, 64};
+  uint8_t rows[16] = {kTileRows, kTileRows,  kTileRows, kTileRows,
+                      kTileRows, kGroup / 4, kTileRows, kGroup / 4};
 };
 inline void LoadTileConfig() {
   const TileConfig config;
@@ -34,31 +34,25 @@ inline void LoadTileConfig() {
 }
 inline void ReleaseTiles() { asm volatile("tilerelease"); }
 
-// sums = the products of 16 rows of x, x_stride bytes apart, and a group of weights.
+// Sums tile `kTile` = the products of 16 rows of x, x_stride bytes apart, and a group of weights.
 template <int kTile>
-inline void MultiplyTiles(const int8_t* x, int64_t x_stride, const int8_t* weights, int32_t* sums) {
-  static_assert(kTile == 0 || kTile == 1);
-  if constexpr (kTile == 0) {
-    asm volatile(
-        "tilezero %%tmm0\n\t"
-        "tileloadd (%0,%1,1), %%tmm2\n\t"
-        "tileloadd (%2,%3,1), %%tmm3\n\t"
-        "tdpbssd %%tmm3, %%tmm2, %%tmm0\n\t"
-        "tilestored %%tmm0, (%4,%3,1)"
-        :
-        : "r"(x), "r"(x_stride), "r"(weights), "r"(int64_t{64}), "r"(sums)
-        : "memory");
-  } else {
-    asm volatile(
-        "tilezero %%tmm1\n\t"
-        "tileloadd (%0,%1,1), %%tmm2\n\t"
-        "tileloadd (%2,%3,1), %%tmm3\n\t"
-        "tdpbssd %%tmm3, %%tmm2, %%tmm1\n\t"
-        "tilestored %%tmm1, (%4,%3,1)"
-        :
-        : "r"(x), "r"(x_stride), "r"(weights), "r"(int64_t{64}), "r"(sums)
-        : "memory");
-  }
+inline void MultiplyTiles(const int8_t* x, int64_t x_stride, const int8_t* weights) {
+  constexpr int kX = kTile % 2 == 0 ? 4 : 6;
+  asm volatile(
+      "tilezero %%tmm%c4\n\t"
+      "tileloadd (%0,%1,1), %%tmm%c5\n\t"
+      "tileloadd (%2,%3,1), %%tmm%c6\n\t"
+      "tdpbssd %%tmm%c6, %%tmm%c5, %%tmm%c4"
+      :
+      : "r"(x), "r"(x_stride), "r"(weights), "r"(int64_t{64}), "i"(kTile), "i"(kX), "i"(kX + 1)
+      : "memory");
+}
+template <int kTile>
+inline void StoreTile(int32_t* sums) {
+  asm volatile("tilestored %%tmm%c2, (%0,%1,1)"
+               :
+               : "r"(sums), "r"(int64_t{64}), "i"(kTile)
+               : "memory");
 }
 
 // Groups of a panel as tiles take them; a piece of the panel stays in the first cache.
@@ -76,7 +70,6 @@ inline void UnpackGroups(const uint8_t* w, int groups, TilePanel* to) {
     _mm512_store_si512(to->codes[g] + 64 * j, _mm512_sub_epi8(codes.v, zero));
   };
   for (int g = 0; g < groups; ++g, w += GroupBytes(kType)) {
-    for (int line = 0; line < GroupBytes(kType); line += 64) Prefetch(w + kFetchAhead + line);
     for (int j = 0; j < GroupCodeBytes(kType) / 64; ++j) {
       const Codes64 codes = LoadCodes(w + 64 * j);
       if constexpr (kType == DType::kInt8) {
@@ -92,87 +85,126 @@ inline void UnpackGroups(const uint8_t* w, int groups, TilePanel* to) {
   }
 }
 
-inline void MultiplyGroups(const int8_t* x, int64_t x_stride, const TilePanel& w, int groups,
+// Four products are under way at once: each is stored when the second after it has been begun.
+template <int kTile>
+inline void MultiplyNext(const int8_t* x, int64_t x_stride, const int8_t (*w)[kPanelRows * kGroup],
+                         int groups, int g, int32_t (*sums)[kTileRows * kPanelRows]) {
+  constexpr int kBehind = 2;
+  if (g < groups) MultiplyTiles<kTile>(x + g * kGroup, x_stride, w[g]);
+  if (g >= kBehind && g < groups + kBehind) StoreTile<(kTile + 4 - kBehind) % 4>(sums[g - kBehind]);
+}
+inline void MultiplyGroups(const int8_t* x, int64_t x_stride,
+                           const int8_t (*w)[kPanelRows * kGroup], int groups,
                            int32_t (*sums)[kTileRows * kPanelRows]) {
-  for (int g = 0; g + 1 < groups; g += 2) {
-    MultiplyTiles<0>(x + g * kGroup, x_stride, w.codes[g], sums[g]);
-    MultiplyTiles<1>(x + (g + 1) * kGroup, x_stride, w.codes[g + 1], sums[g + 1]);
-  }
-  if (groups % 2 == 1) {
-    const int last = groups - 1;
-    MultiplyTiles<0>(x + last * kGroup, x_stride, w.codes[last], sums[last]);
+  for (int g = 0; g < groups + 2; g += 4) {
+    MultiplyNext<0>(x, x_stride, w, groups, g, sums);
+    MultiplyNext<1>(x, x_stride, w, groups, g + 1, sums);
+    MultiplyNext<2>(x, x_stride, w, groups, g + 2, sums);
+    MultiplyNext<3>(x, x_stride, w, groups, g + 3, sums);
   }
 }
 
-// y of kRows rows from `row` on, over groups first_group, ... of x; y is loaded where `add`.
+// Some rows of a panel's outputs over a piece of its groups.
+struct TiledPiece {
+  const LinearParams& p;
+  const TilePanel& w;
+  const uint8_t* next;  // the packed groups behind it, fetched meanwhile
+  int panel;
+  int first_group;
+  int groups;
+  bool add;  // to y
+};
+
+// y of rows row .. row + rows - 1, at most kRows; `row` is a multiple of 16.
 template <DType kType, bool kTwoPlanes, int kRows>
-inline void TiledRows(const LinearParams& p, const TilePanel& w, int panel, int first_group,
-                      int groups, int row, bool add) {
-  const int stride = p.quantized.groups;
-  const int64_t x_stride = int64_t{stride} * kGroup;
+inline void TiledRows(const TiledPiece& piece, int row, int rows) {
+  const auto& [p, w, next, panel, first_group, groups, add] = piece;
+  const uint8_t* fetch = next;
+  const int64_t x_stride = int64_t{p.quantized.groups} * kGroup;
   const int64_t first_code = row * x_stride + first_group * kGroup;
-  const float* x_scales = p.quantized.scales + int64_t{row} * stride + first_group;
-  const float* x_sums = p.quantized.scaled_sums + int64_t{row} * stride + first_group;
+  const int64_t at = GroupIndex(row, first_group, p.quantized.groups);
+  const float* x_scales = p.quantized.scales + at;
+  const float* x_sums = p.quantized.scaled_sums + at;
   const int first = panel * kPanelRows;
   const int valid = p.weights.rows - first;
   float* y = p.y + row * p.y_stride + first;
 
-  // First all products, then all scaling: in turns they hold each other up.
-  alignas(64) int32_t sums[TilePanel::kMaxGroups][kTileRows * kPanelRows];
-  int32_t(*const low_sums)[kTileRows * kPanelRows] = sums + TilePanel::kMaxGroups / 2;
-  MultiplyGroups(p.quantized.codes + first_code, x_stride, w, groups, sums);
-  if constexpr (kTwoPlanes) {
-    MultiplyGroups(p.quantized.low_codes + first_code, x_stride, w, groups, low_sums);
-  }
   Vec16 out[kRows];
   for (int r = 0; r < kRows; ++r) {
-    out[r] = add ? LoadOutput(y + r * p.y_stride, valid) : Zero();
+    out[r] = add && r < rows ? LoadOutput(y + r * p.y_stride, valid) : Zero();
   }
-  for (int g = 0; g < groups; ++g) {
-    for (int r = 0; r < kRows; ++r) {
-      Vec16 sum = ToFloat({_mm512_load_si512(sums[g] + r * kPanelRows)});
-      if constexpr (kTwoPlanes) {
-        const Ints16 low = {_mm512_load_si512(low_sums[g] + r * kPanelRows)};
-        sum = Fma(sum, Set1(kLowSteps), ToFloat(low));
+  // Some groups' products, then their scaling: one by one they hold each other up.
+  constexpr int kChunk = 9;
+  alignas(64) int32_t sums[kChunk][kTileRows * kPanelRows];
+  alignas(64) int32_t low_sums[kTwoPlanes ? kChunk : 1][kTileRows * kPanelRows];
+  const int chunks = (groups + kChunk - 1) / kChunk;
+  for (int chunk = 0; chunk < chunks; ++chunk) {
+    const int begin = groups * chunk / chunks;
+    const int count = groups * (chunk + 1) / chunks - begin;
+    const int64_t code = first_code + begin * kGroup;
+    MultiplyGroups(p.quantized.codes + code, x_stride, w.codes + begin, count, sums);
+    if constexpr (kTwoPlanes) {
+      MultiplyGroups(p.quantized.low_codes + code, x_stride, w.codes + begin, count, low_sums);
+    }
+    for (int g = 0; g < count; ++g, x_scales += kTileRows, x_sums += kTileRows) {
+      const Vec16 scale = w.scales[begin + g];
+      const Vec16 minimum = kType == DType::kInt4Min ? w.minimums[begin + g] : Zero();
+      if (row == 0) {
+        for (int line = 0; line < GroupBytes(kType); line += 64) Prefetch(fetch + line);
+        fetch += GroupBytes(kType);
       }
-      out[r] = Fma(sum, Mul(w.scales[g], Set1(x_scales[r * stride + g])), out[r]);
-      if constexpr (kType == DType::kInt4Min) {
-        out[r] = Fma(w.minimums[g], Set1(x_sums[r * stride + g]), out[r]);
+#pragma GCC unroll 16
+      for (int r = 0; r < kRows; ++r) {
+        Vec16 sum = ToFloat({_mm512_load_si512(sums[g] + r * kPanelRows)});
+        if constexpr (kTwoPlanes) {
+          const Ints16 low = {_mm512_load_si512(low_sums[g] + r * kPanelRows)};
+          sum = Fma(sum, Set1(kLowSteps), ToFloat(low));
+        }
+        out[r] = Fma(sum, Mul(scale, Set1(x_scales[r])), out[r]);
+        if constexpr (kType == DType::kInt4Min) out[r] = Fma(minimum, Set1(x_sums[r]), out[r]);
       }
     }
   }
-  for (int r = 0; r < kRows; ++r) StoreOutput(y + r * p.y_stride, out[r], valid);
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) {
+    if (r < rows) StoreOutput(y + r * p.y_stride, out[r], valid);
+  }
 }
 
-template <DType kType, bool kTwoPlanes, int kRows = kTileRows>
-inline void TiledRowsOf(int rows, const LinearParams& p, const TilePanel& w, int panel,
-                        int first_group, int groups, int row, bool add) {
-  if (rows >= kRows) {
-    TiledRows<kType, kTwoPlanes, kRows>(p, w, panel, first_group, groups, row, add);
-  } else if constexpr (kRows > 1) {
-    TiledRowsOf<kType, kTwoPlanes, kRows - 1>(rows, p, w, panel, first_group, groups, row, add);
+template <DType kType, bool kTwoPlanes>
+inline void TiledPanel(const LinearParams& p, int panel, TilePanel* unpacked) {
+  const int groups = NumGroups(p.weights.cols);
+  const int pieces = (groups + TilePanel::kMaxGroups - 1) / TilePanel::kMaxGroups;
+  for (int piece = 0; piece < pieces; ++piece) {
+    const auto begin = static_cast<int>(int64_t{groups} * piece / pieces);
+    const auto end = static_cast<int>(int64_t{groups} * (piece + 1) / pieces);
+    const auto* w = static_cast<const uint8_t*>(p.weights.data) +
+                    (int64_t{panel} * groups + begin) * GroupBytes(kType);
+    UnpackGroups<kType>(w, end - begin, unpacked);
+    const TiledPiece tiled{.p = p,
+                           .w = *unpacked,
+                           .next = w + (end - begin) * GroupBytes(kType),
+                           .panel = panel,
+                           .first_group = begin,
+                           .groups = end - begin,
+                           .add = p.accumulate || piece > 0};
+    for (int row = 0; row < p.rows; row += kTileRows) {
+      const int rows = p.rows - row < kTileRows ? p.rows - row : kTileRows;
+      if (rows > kTileRows / 2) {
+        TiledRows<kType, kTwoPlanes, kTileRows>(tiled, row, rows);
+      } else {
+        TiledRows<kType, kTwoPlanes, kTileRows / 2>(tiled, row, rows);
+      }
+    }
   }
 }
 
 template <DType kType, bool kTwoPlanes>
 inline void TiledPanels(const LinearParams& p, int first, int last) {
   LoadTileConfig();
-  const int groups = NumGroups(p.weights.cols);
-  constexpr int kMaxGroups = TilePanel::kMaxGroups / (kTwoPlanes ? 2 : 1);
-  const int pieces = (groups + kMaxGroups - 1) / kMaxGroups;
   TilePanel unpacked;
   for (int panel = first; panel < last; ++panel) {
-    for (int piece = 0; piece < pieces; ++piece) {
-      const auto begin = static_cast<int>(int64_t{groups} * piece / pieces);
-      const auto end = static_cast<int>(int64_t{groups} * (piece + 1) / pieces);
-      const auto* w = static_cast<const uint8_t*>(p.weights.data) +
-                      (int64_t{panel} * groups + begin) * GroupBytes(kType);
-      UnpackGroups<kType>(w, end - begin, &unpacked);
-      for (int row = 0; row < p.rows; row += kTileRows) {
-        TiledRowsOf<kType, kTwoPlanes>(p.rows - row, p, unpacked, panel, begin, end - begin, row,
-                                       p.accumulate || piece > 0);
-      }
-    }
+    TiledPanel<kType, kTwoPlanes>(p, panel, &unpacked);
   }
   ReleaseTiles();
 }

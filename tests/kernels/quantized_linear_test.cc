@@ -131,13 +131,13 @@ TEST(QuantizeRowsTest, RoundsToTheNearestOf127Steps) {
         for (int k = 32 * g; k < std::min(cols, 32 * g + 32); ++k) {
           largest = std::max(largest, std::abs(x[r * cols + k]));
         }
-        const int at = r * 3 + g;
+        const int64_t at = GroupIndex(r, g, 3);
         const float scale = quantized.rows.scales[at];
         EXPECT_EQ(scale, largest / 127.0f);
         int sum = 0;
         for (int i = 0; i < 32; ++i) {
           const int k = 32 * g + i;
-          const int code = quantized.rows.codes[32 * at + i];
+          const int code = quantized.rows.codes[32 * (r * 3 + g) + i];
           sum += code;
           const float value = k < cols ? x[r * cols + k] : 0.0f;
           EXPECT_NEAR(scale * static_cast<float>(code), value, 0.5001f * scale);
@@ -214,8 +214,8 @@ TEST(QuantizedLinearTest, ReferenceIsItsDefinition) {
         double exact = 0;
         double size = 0;
         for (int k = 0; k < cols; ++k) {
-          const int at = r * NumGroups(cols) + k / 32;
-          const int i = 32 * at + k % 32;
+          const int64_t at = GroupIndex(r, k / 32, NumGroups(cols));
+          const int i = 32 * (r * NumGroups(cols) + k / 32) + k % 32;
           const int code = planes == CodePlanes::kTwo
                                ? kLowSteps * quantized.rows.codes[i] + quantized.rows.low_codes[i]
                                : quantized.rows.codes[i];
