@@ -10,6 +10,7 @@
 #include "kernels/cpu/simd.h"
 #include "kernels/cpu/simd_math.h"
 #include "kernels/cpu/small_matmul.h"
+#include "kernels/cpu/state_prefetch.h"
 #include "kernels/cpu/window_attention.h"
 
 namespace liger::cpu::LIGER_ISA {
@@ -38,17 +39,15 @@ class HeadAttention {
             size_t{2} * kv_head * params.shape.ring_rows() * dim_;
   }
 
-  // Has the state on its way to the cache while something else is computed.
-  void PrefetchState() const {
-    const auto prefetch = [](const void* data, size_t bytes) {
-      for (size_t i = 0; i < bytes; i += 64) Prefetch(static_cast<const char*>(data) + i);
-    };
-    const size_t matrix = size_t(dim_) * dim_;
-    prefetch(stored_recurrence_, p_.shape.matrices_per_head() * matrix * sizeof(float));
-    prefetch(ring_, size_t{2} * p_.shape.ring_rows() * dim_ * sizeof(Row));
+  StatePrefetch Prefetch() const {
+    const size_t matrices = size_t(p_.shape.matrices_per_head()) * dim_ * dim_;
+    return {stored_recurrence_, matrices * sizeof(float), ring_,
+            size_t{2} * p_.shape.ring_rows() * dim_ * sizeof(Row)};
   }
 
-  void Run() {
+  // Fetches the state of the head after this one on the way.
+  void Run(StatePrefetch next) {
+    next_ = &next;
     int64_t folded = span_.folded;
     const int64_t end = span_.position + span_.num_rows;
     for (int64_t first = span_.position + 1; first <= end;) {
@@ -97,8 +96,9 @@ class HeadAttention {
   // Appends rows to the block until it holds those up to `token`.
   void AppendUntil(int64_t token) {
     while (block_.fold_point() + block_.size() < token) {
-      const int64_t next = block_.fold_point() + block_.size() + 1;
-      block_.Append(RingRow(next, 0), RingRow(next, 1));
+      const int64_t row = block_.fold_point() + block_.size() + 1;
+      block_.Append(RingRow(row, 0), RingRow(row, 1));
+      next_->Some();
     }
   }
 
@@ -121,8 +121,10 @@ class HeadAttention {
     block_.Start(fold_point);
     AppendUntil(first - 1);
     ReadRecurrence(first, tokens);
-    window_.Start(fold_point, first, last,
-                  [&](int64_t token, int which) { return RingRow(token, which); });
+    window_.Start(fold_point, first, last, [&](int64_t token, int which) {
+      if (which == 0) next_->Some();
+      return RingRow(token, which);
+    });
     window_.Attend(first, tokens, heads_, s_.queries);
     for (int r = 0; r < tokens * heads_; ++r) {
       const int64_t row = span_.first_row + (first - 1 - span_.position) + r / heads_;
@@ -232,6 +234,7 @@ class HeadAttention {
   float* stored_recurrence_;
   const float* recurrence_;  // at the fold that the next block reads
   Row* ring_;
+  StatePrefetch* next_ = nullptr;
 };
 
 // A key/value head of a sequence. Parts take the units whose middle falls into their share of the
@@ -269,10 +272,12 @@ inline void AttentionOf(const AttentionParams& p, int part, int parts) {
   if (unit.span < p.num_spans && !is_ours(unit)) unit = next(unit);
   while (unit.span < p.num_spans) {
     const Unit following = next(unit);
+    HeadAttention<Row> head(p, scratch, p.spans[unit.span], unit.head);
     if (following.span < p.num_spans) {
-      HeadAttention<Row>(p, scratch, p.spans[following.span], following.head).PrefetchState();
+      head.Run(HeadAttention<Row>(p, scratch, p.spans[following.span], following.head).Prefetch());
+    } else {
+      head.Run({nullptr, 0, nullptr, 0});
     }
-    HeadAttention<Row>(p, scratch, p.spans[unit.span], unit.head).Run();
     unit = following;
   }
 }
