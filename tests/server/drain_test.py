@@ -11,12 +11,13 @@ from google.protobuf import duration_pb2
 from errors_test import refusal
 from liger_api import Answer, Client, admin, api, generate, request, status_pb2
 from metrics_test import sample
-from server_process import BINARIES, REAL, ServerProcess, eventually
+from server_process import BINARIES, ENDLESS_TOKENS, REAL, ServerProcess, eventually
 from state_store_test import Redis, redis, replica  # noqa: F401
 
 CODE = grpc.StatusCode
-LONG = 30000  # tokens of an answer that must not be at its end when its server drains
-MORE = 200    # tokens that are compared behind the place where it was broken off
+LONG = ENDLESS_TOKENS  # of an answer that must not be at its end when its server drains
+WHOLE = 40000  # of one that is read to its end, and must not be there at once
+MORE = 200  # tokens that are compared behind the place where it was broken off
 
 pytestmark = pytest.mark.skipif(shutil.which("redis-server") is None, reason="no redis-server")
 
@@ -128,7 +129,7 @@ def test_a_stream_goes_on_elsewhere(tiny_flags, redis, alone, fields):  # noqa: 
 
 def test_it_ends_as_if_nothing_had_happened(tiny_flags, redis, alone):  # noqa: F811
     """Broken off twice, with stops on its way, to its usage."""
-    fields = {"ids": [9, 8, 7], "stopping": {"max_tokens": 20000},
+    fields = {"ids": [9, 8, 7], "stopping": {"max_tokens": WHOLE},
               "sampling": {"temperature": 1, "seed": 3, "n": 2}}
     stream = Stream(**fields)
     for _ in range(2):
@@ -142,7 +143,7 @@ def test_it_ends_as_if_nothing_had_happened(tiny_flags, redis, alone):  # noqa: 
         assert stream.answer.outputs[index].ids == output.ids
         assert stream.answer.outputs[index].finished.finish_reason == output.finished.finish_reason
     usage = stream.answer.usage
-    assert (usage.prompt_tokens, usage.completion_tokens) == (3, 40000)
+    assert (usage.prompt_tokens, usage.completion_tokens) == (3, 2 * WHOLE)
 
 
 def test_a_crowd_moves(tiny_flags, redis, alone):  # noqa: F811
@@ -173,7 +174,7 @@ def test_a_crowd_moves(tiny_flags, redis, alone):  # noqa: F811
 
 def test_a_sessions_turn_moves(tiny_flags, redis, alone):  # noqa: F811
     turn = {"session_id": "s", "stopping": {"max_tokens": 4}}
-    long = Stream(ids=[5, 6], session_id="s", session_position=7, stopping={"max_tokens": 20000})
+    long = Stream(ids=[5, 6], session_id="s", session_position=7, stopping={"max_tokens": WHOLE})
     late = Stream(**long.fields)
     with now(tiny_flags, redis) as one:
         client = Client(one.address)
@@ -186,9 +187,9 @@ def test_a_sessions_turn_moves(tiny_flags, redis, alone):  # noqa: F811
         late.info = long.info
         long.begin(client).read()
         output = long.answer.only
-        assert output.finished.session_position == 4 + 4 + 2 + 20000 - 1
+        assert output.finished.session_position == 4 + 4 + 2 + WHOLE - 1
         history = [1, 2, 3, 4, *first.ids, 5, 6]
-        assert output.ids == generate(alone, ids=history, stopping={"max_tokens": 20000}).only.ids
+        assert output.ids == generate(alone, ids=history, stopping={"max_tokens": WHOLE}).only.ids
         # The turn is whole, and the next one goes on from it.
         after = generate(client, ids=[7], **turn)
         assert after.usage.cached_tokens == output.finished.session_position

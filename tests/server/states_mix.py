@@ -19,7 +19,7 @@ import time
 import grpc
 
 from liger_api import Client, generate, request, sessions
-from server_process import REAL, ServerProcess, eventually, tiny_model
+from server_process import ENDLESS_TOKENS, REAL, ServerProcess, eventually, tiny_model
 
 SLOTS = 4
 
@@ -84,7 +84,7 @@ class Mix:
     def leave(self, rng, client):
         """Goes away in the middle."""
         stream = client.generation.Generate(
-            request(ids=rng.choice(self.heads), stopping={"max_tokens": 30000}), timeout=600)
+            request(ids=rng.choice(self.heads), stopping={"max_tokens": ENDLESS_TOKENS}), timeout=600)
         for _ in range(rng.randint(0, 5)):
             if next(stream, None) is None:
                 break
@@ -97,7 +97,7 @@ class Mix:
         expect = {"session_position": talk.position} if rng.random() < 0.5 else {}
         if talk.position and rng.random() < 0.15:  # a turn that is broken off counts for nothing
             stream = talk.client.generation.Generate(
-                request(ids=new, session_id=talk.name, stopping={"max_tokens": 30000}), timeout=600)
+                request(ids=new, session_id=talk.name, stopping={"max_tokens": ENDLESS_TOKENS}), timeout=600)
             next(stream)
             stream.cancel()
             self.count("turns broken off")

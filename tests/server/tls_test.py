@@ -14,7 +14,7 @@ import pytest
 
 from certificates import Authority, install
 from liger_api import Client, generate, request
-from server_process import BINARIES, ServerProcess, eventually
+from server_process import BINARIES, ENDLESS_TOKENS, ServerProcess, eventually
 
 ANSWER = dict(ids=[1, 2, 3], stopping={"max_tokens": 5})
 
@@ -158,7 +158,7 @@ def test_health_stays_plaintext(mutual):
 def test_reload(server, authority, folder):
     old = shown_certificate(server.address)
     running = secure(server, authority)
-    stream = running.generation.Generate(request(ids=[5], stopping={"max_tokens": 30000}))
+    stream = running.generation.Generate(request(ids=[5], stopping={"max_tokens": ENDLESS_TOKENS}))
     next(stream)
     install(authority.sign("renewed"), folder)
     server.signal(signal.SIGHUP)
