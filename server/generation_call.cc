@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/random/random.h"
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "engine/status_macros.h"
 #include "server/logging.h"
@@ -26,20 +27,30 @@ std::string MakeRequestId() {
   return absl::StrCat("r-", absl::Hex(absl::Uniform<uint64_t>(absl::BitGen()), absl::kZeroPad16));
 }
 
-// The trace id of a W3C traceparent: "00-" 32 hex digits "-" 16 hex digits "-" 2 hex digits. What
-// is not one is ignored, as the standard says.
-std::string TraceId(const grpc::CallbackServerContext& context) {
+// Where the trace id lies in a W3C traceparent: "00-" 32 hex digits "-" 16 hex digits "-" 2 hex
+// digits.
+constexpr size_t kTraceId = 3;
+constexpr size_t kTraceIdSize = 32;
+
+// The client's; empty where it is none, which is ignored, as the standard says.
+std::string Traceparent(const grpc::CallbackServerContext& context) {
   constexpr size_t kLength = 55;
   const auto header = context.client_metadata().find("traceparent");
   if (header == context.client_metadata().end()) return {};
   const absl::string_view value(header->second.data(), header->second.size());
   // A later version may be longer, and begins the same.
   if (value.size() < kLength || value[2] != '-' || value[35] != '-' || value[52] != '-') return {};
-  const absl::string_view id = value.substr(3, 32);
+  const absl::string_view id = value.substr(kTraceId, kTraceIdSize);
   const auto lower_hex = [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); };
   if (!std::all_of(id.begin(), id.end(), lower_hex)) return {};
   if (id.find_first_not_of('0') == absl::string_view::npos) return {};
-  return std::string(id);
+  return std::string(value);
+}
+
+// Ids are any UTF-8, metadata is not.
+bool CanBeMetadata(absl::string_view value) {
+  return std::all_of(value.begin(), value.end(),
+                     [](unsigned char c) { return absl::ascii_isprint(c); });
 }
 
 double Milliseconds(SteadyDuration duration) {
@@ -57,7 +68,11 @@ GenerationCall::GenerationCall(const CallEnvironment& environment, absl::string_
       message_(message),
       deadline_(SteadyDeadline(*context)),
       request_id_(message->request_id().empty() ? MakeRequestId() : message->request_id()),
-      trace_(TraceId(*context)) {}
+      traceparent_(Traceparent(*context)) {
+  // With errors too: whoever has an answer finds its line in the log, and its trace.
+  if (CanBeMetadata(request_id_)) context->AddInitialMetadata("x-request-id", request_id_);
+  if (!traceparent_.empty()) context->AddInitialMetadata("traceparent", traceparent_);
+}
 
 GenerationCall::~GenerationCall() { LogEnd(); }
 
@@ -270,7 +285,7 @@ void GenerationCall::LogEnd() const {
   const LogLevel level = absl::IsInternal(status_) ? LogLevel::kError : LogLevel::kInfo;
   Log(level, "request",
       {{"id", request_id_},
-       {"trace", trace_},
+       {"trace", traceparent_.empty() ? "" : traceparent_.substr(kTraceId, kTraceIdSize)},
        {"method", method_},
        {"tenant", tenant_},
        {"status", CodeName(status_.code())},

@@ -118,7 +118,7 @@ class GenerationCall : public ResponseSink, public std::enable_shared_from_this<
   const SteadyTime arrival_ = std::chrono::steady_clock::now();
   const std::optional<SteadyTime> deadline_;
   std::string request_id_;
-  const std::string trace_;  // W3C trace id; empty: the client sent none
+  const std::string traceparent_;  // W3C trace context; empty: the client sent none
 
   // Set before the request is submitted, constant from then on.
   std::string tenant_;

@@ -108,16 +108,37 @@ def test_no_core_is_dumped(tiny_flags):
         assert "Max core file size        0                    0" in limits
 
 
-def test_a_trace_is_logged(tiny_flags):
+def test_a_trace_is_logged_and_passed_on(tiny_flags):
     with ServerProcess(*tiny_flags) as server:
         client = Client(server.address)
         trace = "4bf92f3577b34da6a3ce929d0e0e4736"
         for name, header in [("good", f"00-{trace}-00f067aa0ba902b7-01"), ("bad", f"00-{trace}"),
                              ("zero", f"00-{'0' * 32}-00f067aa0ba902b7-01")]:
-            client.generation.Complete(request(ids=[1], request_id=name), timeout=30,
-                                       metadata=[("traceparent", header)])
+            _, call = client.generation.Complete.with_call(
+                request(ids=[1], request_id=name), timeout=30, metadata=[("traceparent", header)])
             line = server.wait_for_event("request", id=name)
             assert line["trace"] == (trace if name == "good" else "")
+            said = dict(call.initial_metadata())
+            assert said["x-request-id"] == name
+            assert said.get("traceparent") == (header if name == "good" else None)
+
+
+def test_every_answer_tells_its_id(tiny_flags):
+    """Errors and streams too, so that a client can name the line of the log."""
+    with ServerProcess(*tiny_flags) as server:
+        client = Client(server.address)
+        stream = client.generation.Generate(request(ids=[1], stopping={"max_tokens": 1}))
+        made_up = dict(stream.initial_metadata())["x-request-id"]
+        assert next(stream).started.request_id == made_up
+        with pytest.raises(grpc.RpcError) as refused:
+            client.generation.Complete(request(ids=[-1]), timeout=30)
+        name = dict(refused.value.initial_metadata())["x-request-id"]
+        assert server.wait_for_event("request", id=name)["status"] == "INVALID_ARGUMENT"
+        # What metadata cannot hold is left out, and nothing else comes of it.
+        for strange in ("日本", "a\nb", "\x7f"):
+            _, call = client.generation.Complete.with_call(request(ids=[1], request_id=strange),
+                                                           timeout=30)
+            assert "x-request-id" not in dict(call.initial_metadata())
 
 
 def test_an_idle_server_stops_at_once(tiny_flags):
