@@ -120,11 +120,14 @@ void Scheduler::Schedule(SteadyTime now, Batch* batch, StepResults* results) {
   Expire(now, results);
   Sweep();
   Admit(now);
+  LookAgain();
   for (const auto& request : running_) {
     for (Sequence& sequence : request->sequences) PlanDecode(request.get(), &sequence, batch);
   }
+  bool waits = false;  // and nothing overtakes it
   for (const auto& request : running_) {
-    PlanPrompt(request.get(), batch);
+    waits = waits || request->look_again;
+    if (!waits) PlanPrompt(request.get(), batch);
     if (!request->needs_spare) continue;
     for (Sequence& sequence : request->sequences) PlanCatchUp(request.get(), &sequence, batch);
   }

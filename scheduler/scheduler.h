@@ -58,7 +58,9 @@ struct SwapCounts {
 // token budget on prompts, in the same order, split anywhere.
 //
 // A prompt begins at the longest state there is of its first tokens: the request's own or a
-// snapshot of the prefix cache. Its chunks end where snapshots are to be taken.
+// snapshot of the prefix cache. Its chunks end where snapshots are to be taken. Of prompts that
+// begin alike the first ones make the snapshot that the others begin with: a crowd that comes at
+// once absorbs what it shares twice (once to see that it is shared), not each for itself.
 //
 // Not thread-safe: the engine thread's own. Calls only states() and BindSampler() of the engine.
 // One round: Add, Cancel and Apply as they come; Schedule; Engine::Step; Update. Each call appends
@@ -125,6 +127,10 @@ class Scheduler {
   void Begin(ScheduledRequest* request);
   void GiveSlots(ScheduledRequest* request);
   std::shared_ptr<const SavedState> FindState(ScheduledRequest* request);
+  // The prompt begins behind what `state` absorbed.
+  void Cover(ScheduledRequest* request, const SavedState& state);
+  // Looks for snapshots that came since prompts that wait for one had their slots.
+  void LookAgain();
   void TakeSnapshot(ScheduledRequest* request, SlotId slot);
   // Frees requests that have ended.
   void Sweep();

@@ -103,16 +103,45 @@ bool Scheduler::SwapOut(ScheduledRequest* request, SteadyTime now) {
 void Scheduler::Begin(ScheduledRequest* request) {
   const std::shared_ptr<const SavedState> state = FindState(request);
   if (state == nullptr) return;
-  request->absorbed = state->progress.position;
-  request->output->usage.cached_tokens = request->absorbed;
-  waiting_prompt_tokens_ -= request->absorbed;
-  std::vector<int64_t>& snapshots = request->snapshots;
-  while (!snapshots.empty() && snapshots.back() <= request->absorbed) snapshots.pop_back();
+  Cover(request, *state);
   const bool whole = request->absorbed == std::ssize(request->prompt);
   for (Sequence& sequence : request->sequences) {
     if (sequence.index > 0 && !whole) continue;
     sequence.saved = state;
     if (whole) sequence.phase = Phase::kFirst;
+  }
+}
+
+void Scheduler::Cover(ScheduledRequest* request, const SavedState& state) {
+  waiting_prompt_tokens_ -= state.progress.position - request->absorbed;
+  request->absorbed = state.progress.position;
+  request->output->usage.cached_tokens = request->absorbed;
+  std::vector<int64_t>& snapshots = request->snapshots;
+  while (!snapshots.empty() && snapshots.back() <= request->absorbed) snapshots.pop_back();
+}
+
+void Scheduler::LookAgain() {
+  bool first = true;
+  for (const auto& request : running_) {
+    if (request->sequences[0].phase != Phase::kPrompt) continue;
+    const bool waits = !std::exchange(first, false);
+    if (!request->look_again) continue;
+    const int64_t prompt = std::ssize(request->prompt);
+    const PrefixCache::Match match =
+        cache_->Find(request->cache_scope, request->prompt, request->absorbed,
+                     request->max_tokens > 0 ? prompt : prompt - 1, /*again=*/true);
+    request->look_again = waits && match.state == nullptr;
+    if (match.state == nullptr) continue;
+    Cover(request.get(), *match.state);
+    const bool whole = request->absorbed == prompt;
+    for (Sequence& sequence : request->sequences) {
+      if (sequence.index > 0 && !whole) continue;
+      std::unique_ptr<SamplerState> sampler = engine_->UnbindSampler(sequence.slot.id());
+      sequence.slot = {};
+      sequence.slot = *states_->Acquire(*match.state);
+      engine_->BindSampler(sequence.slot.id(), std::move(sampler));
+      if (whole) sequence.phase = Phase::kFirst;
+    }
   }
 }
 
@@ -150,7 +179,8 @@ std::shared_ptr<const SavedState> Scheduler::FindState(ScheduledRequest* request
                                           request->max_tokens > 0 ? prompt : prompt - 1);
   if (match.state != nullptr) state = std::move(match.state);
   const int64_t begin = state != nullptr ? state->progress.position : 0;
-  if (match.seen_before < prompt && match.seen_before >= begin + kMinSparedTokens) {
+  request->look_again = match.seen_before >= begin + kMinSparedTokens;
+  if (match.seen_before < prompt && request->look_again) {
     std::vector<int64_t>& snapshots = request->snapshots;
     const auto place =
         std::lower_bound(snapshots.begin(), snapshots.end(), match.seen_before, std::greater<>());

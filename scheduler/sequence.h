@@ -74,6 +74,9 @@ struct ScheduledRequest {
   std::shared_ptr<const SavedState> state;  // of its first tokens; until it is in a slot
   std::string cache_scope;                  // empty: no snapshots
   std::vector<int64_t> snapshots;           // positions yet to come, the last first
+  // Another prompt shares more of its tokens than a snapshot covers. While that one may be on its
+  // way to one, this one is not begun.
+  bool look_again = false;
   bool score_prompt = false;
   bool keep_state = false;
   bool holds_back = false;   // keep_state with stop strings: tokens wait for the output thread

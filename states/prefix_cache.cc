@@ -74,7 +74,7 @@ PrefixCache::~PrefixCache() {
 }
 
 PrefixCache::Match PrefixCache::Find(absl::string_view scope, absl::Span<const TokenId> prompt,
-                                     int64_t above, int64_t limit) {
+                                     int64_t above, int64_t limit, bool again) {
   std::lock_guard lock(mutex_);
   const Place place = Walk(scope, prompt);
   Match match;
@@ -86,7 +86,8 @@ PrefixCache::Match PrefixCache::Find(absl::string_view scope, absl::Span<const T
     Rank(best);
     ++stats_.hits;
     stats_.tokens_saved += best->depth - above;
-  } else if (above == 0) {
+    if (again && above == 0) --stats_.misses;
+  } else if (above == 0 && !again) {
     ++stats_.misses;
   }
   Touch(Extend(place, prompt));

@@ -59,9 +59,9 @@ class PrefixCache {
   ~PrefixCache();
 
   // The longest snapshot that covers more than `above` and at most `limit` tokens of `prompt`,
-  // which is remembered.
+  // which is remembered. `again`: this prompt was looked for before, and counts once.
   Match Find(absl::string_view scope, absl::Span<const TokenId> prompt, int64_t above,
-             int64_t limit);
+             int64_t limit, bool again = false);
 
   // Keeps what `save` returns (null: nothing), the state of exactly `prefix`; not called where
   // there is one already.
