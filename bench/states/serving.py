@@ -5,8 +5,8 @@
     bench/states/serving.py prefix     # a shared system prompt, with and without snapshots
     bench/states/serving.py overload   # four times as many requests as slots
 
-Needs a release build, the Python packages of tests/requirements.txt, and for the picture of `resume`
-(--picture FILE.svg) matplotlib. Prints one JSON object a line. Leave the machine alone meanwhile.
+Needs a release build and the Python packages of tests/requirements.txt. Prints one JSON object a line;
+picture.py draws those of `resume`. Leave the machine alone meanwhile.
 """
 
 import argparse
@@ -48,52 +48,30 @@ def say(**result):
 
 
 def resume(arguments):
-    rows = []
-    with ServerProcess(*REAL, "--max-slots=4") as server:
+    with ServerProcess(*REAL, "--max-slots=4", "--prefix-cache-mib=0") as server:
         client = Client(server.address)
-
-        def ttft(**fields):
-            return statistics.median(
-                timed(client, stopping={"max_tokens": 1}, **f)[0] for f in fields["each"])
-
-        one = ttft(each=[{"ids": tokens(i, 1), "tenant": f"one{i}"} for i in range(15)])
-        say(test="one token prompt", ttft=one)
+        # Weights and memory are touched once before anything counts.
+        timed(client, ids=tokens("warm", 500), tenant="warm", stopping={"max_tokens": 20})
         length = 0
         for context in arguments.contexts:
             timed(client, ids=tokens(context, context - length), session_id="s",
                   stopping={"max_tokens": 0})
             length = context
-            resumed = []
-            for turn in range(9):
+            resumed, one = [], []
+            for turn in range(51):  # in turns, so that both meet the same machine
                 resumed.append(timed(client, ids=tokens(turn, 1), session_id="s",
-                                     stopping={"max_tokens": 1})[0])
-                length += 2
-            with_session = statistics.median(resumed)
+                                     stopping={"max_tokens": 2})[0])
+                one.append(timed(client, ids=tokens(f"{context} {turn}", 1), tenant="one",
+                                 stopping={"max_tokens": 2})[0])
+                length += 3
             without = None
             if context <= arguments.longest_without:
                 without = timed(client, ids=tokens(context + 1, context), tenant="without",
                                 stopping={"max_tokens": 1})[0]
-            rows.append((context, with_session, without))
-            say(test="resume", context=context, ttft_session=with_session,
-                times_one_token=with_session / one, ttft_without=without)
+            resumed, one = statistics.median(resumed), statistics.median(one)
+            say(test="resume", context=context, ttft_session=resumed, ttft_one_token=one,
+                times_one_token=resumed / one, ttft_without=without)
         client.close()
-    if arguments.picture:
-        draw(rows, arguments.picture)
-
-
-def draw(rows, file):
-    import matplotlib
-    matplotlib.use("svg")
-    from matplotlib import pyplot
-    figure, axes = pyplot.subplots(figsize=(7, 4))
-    axes.loglog(*zip(*((c, 1000 * w) for c, _, w in rows if w)), "o-",
-                label="the whole context sent again")
-    axes.loglog(*zip(*((c, 1000 * s) for c, s, _ in rows)), "s-", label="a session's next turn")
-    axes.set_xlabel("tokens of context")
-    axes.set_ylabel("time to first token, ms")
-    axes.grid(True, which="major", alpha=0.4)
-    axes.legend()
-    figure.savefig(file, bbox_inches="tight", metadata={"Date": None})
 
 
 def load(client, streams, seconds, make):
@@ -170,10 +148,9 @@ def main():
     parser.add_argument("test", choices=["resume", "prefix", "overload"])
     parser.add_argument("--seconds", type=float, default=30, help="of each load")
     parser.add_argument("--contexts", type=lambda s: [int(x) for x in s.split(",")],
-                        default=[100, 1000, 10000, 100000])
+                        default=[100, 300, 1000, 3000, 10000, 30000, 100000])
     parser.add_argument("--longest-without", type=int, default=10000,
                         help="longest context that is also sent whole")
-    parser.add_argument("--picture", help="an SVG file for `resume`")
     arguments = parser.parse_args()
     {"resume": resume, "prefix": prefix, "overload": overload}[arguments.test](arguments)
 
