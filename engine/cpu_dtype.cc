@@ -28,9 +28,9 @@ absl::StatusOr<DType> ParseCpuDType(absl::string_view name, const Checkpoint& ch
   for (size_t i = 0; i < std::size(kTypes); ++i) {
     if (name == kCpuDTypes[i]) return kTypes[i];
   }
-  return absl::InvalidArgumentError(
-      absl::StrCat("dtype \"", name, "\" is not served by the CPU backend: auto, ",
-                   absl::StrJoin(kCpuDTypes, ", ")));
+  return absl::InvalidArgumentError(absl::StrCat("dtype \"", name,
+                                                 "\" is not served by the CPU backend: auto, ",
+                                                 absl::StrJoin(kCpuDTypes, ", ")));
 }
 
 std::string CpuDTypeName(DType type) {

@@ -69,9 +69,10 @@ GenerationCall::GenerationCall(const CallEnvironment& environment, absl::string_
       deadline_(SteadyDeadline(*context)),
       request_id_(message->request_id().empty() ? MakeRequestId() : message->request_id()),
       traceparent_(Traceparent(*context)) {
-  // With errors too: whoever has an answer finds its line in the log, and its trace.
-  if (CanBeMetadata(request_id_)) context->AddInitialMetadata("x-request-id", request_id_);
-  if (!traceparent_.empty()) context->AddInitialMetadata("traceparent", traceparent_);
+  // With errors too: whoever has an answer finds its line in the log, and its trace. Behind the
+  // answer: clients try again by themselves only where no metadata came before an error.
+  if (CanBeMetadata(request_id_)) context->AddTrailingMetadata("x-request-id", request_id_);
+  if (!traceparent_.empty()) context->AddTrailingMetadata("traceparent", traceparent_);
 }
 
 GenerationCall::~GenerationCall() { LogEnd(); }

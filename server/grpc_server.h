@@ -4,6 +4,7 @@
 #define LIGER_SERVER_GRPC_SERVER_H_
 
 #include <chrono>
+#include <climits>
 #include <initializer_list>
 #include <memory>
 #include <string>
@@ -21,9 +22,9 @@ struct GrpcServerOptions {
   std::string flag;     // that names the address, for errors: "--listen"
   std::string address;  // "host:port" or "unix:path"
   absl::Duration max_connection_age = absl::InfiniteDuration();
-  const TlsFiles* tls = nullptr;  // null: plaintext; else outlives the server
-  CallGate gate;                  // may be empty: every call passes
-  int descriptor_limit = 0;       // as of a listener
+  const TlsFiles* tls = nullptr;   // null: plaintext; else outlives the server
+  CallGate gate;                   // may be empty: every call passes
+  int descriptor_limit = INT_MAX;  // as of a listener
 };
 
 // Members are destroyed from the last to the first.

@@ -3,6 +3,7 @@
 #ifndef LIGER_SERVER_LISTENER_H_
 #define LIGER_SERVER_LISTENER_H_
 
+#include <climits>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -18,7 +19,7 @@ struct ListenerOptions {
   std::string address;  // "host:port", "[IPv6]:port" or "unix:path"; port 0: any free one
   // A connection is dropped at once where its descriptor, which is the lowest free one, would be at
   // or above this: so many files and connections are open then.
-  int descriptor_limit = 0;
+  int descriptor_limit = INT_MAX;
 };
 
 // gRPC 1.51's own listener stops for good at the first accept() that finds no descriptor free,

@@ -118,7 +118,7 @@ def test_a_trace_is_logged_and_passed_on(tiny_flags):
                 request(ids=[1], request_id=name), timeout=30, metadata=[("traceparent", header)])
             line = server.wait_for_event("request", id=name)
             assert line["trace"] == (trace if name == "good" else "")
-            said = dict(call.initial_metadata())
+            said = dict(call.trailing_metadata())
             assert said["x-request-id"] == name
             assert said.get("traceparent") == (header if name == "good" else None)
 
@@ -128,17 +128,18 @@ def test_every_answer_tells_its_id(tiny_flags):
     with ServerProcess(*tiny_flags) as server:
         client = Client(server.address)
         stream = client.generation.Generate(request(ids=[1], stopping={"max_tokens": 1}))
-        made_up = dict(stream.initial_metadata())["x-request-id"]
-        assert next(stream).started.request_id == made_up
+        made_up = next(stream).started.request_id
+        list(stream)
+        assert dict(stream.trailing_metadata())["x-request-id"] == made_up
         with pytest.raises(grpc.RpcError) as refused:
             client.generation.Complete(request(ids=[-1]), timeout=30)
-        name = dict(refused.value.initial_metadata())["x-request-id"]
+        name = dict(refused.value.trailing_metadata())["x-request-id"]
         assert server.wait_for_event("request", id=name)["status"] == "INVALID_ARGUMENT"
         # What metadata cannot hold is left out, and nothing else comes of it.
         for strange in ("日本", "a\nb", "\x7f"):
             _, call = client.generation.Complete.with_call(request(ids=[1], request_id=strange),
                                                            timeout=30)
-            assert "x-request-id" not in dict(call.initial_metadata())
+            assert "x-request-id" not in dict(call.trailing_metadata())
 
 
 def test_an_idle_server_stops_at_once(tiny_flags):

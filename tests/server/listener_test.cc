@@ -7,7 +7,6 @@
 #include <unistd.h>
 
 #include <chrono>
-#include <climits>
 #include <condition_variable>
 #include <mutex>
 #include <string>
@@ -64,7 +63,7 @@ bool IsClosedByPeer(int fd) {
 }
 
 TEST(ListenerTest, HandsOverConnections) {
-  auto listener = Listener::Bind({.address = "127.0.0.1:0", .descriptor_limit = INT_MAX});
+  auto listener = Listener::Bind({.address = "127.0.0.1:0"});
   ASSERT_TRUE(listener.ok()) << listener.status();
   EXPECT_THAT((*listener)->address(), HasSubstr("127.0.0.1:"));
   Connections connections;
@@ -79,7 +78,7 @@ TEST(ListenerTest, HandsOverConnections) {
 
 TEST(ListenerTest, AllAddressesMeanIPv4Too) {
   for (const std::string host : {"0.0.0.0", "[::]"}) {
-    auto listener = Listener::Bind({.address = host + ":0", .descriptor_limit = INT_MAX});
+    auto listener = Listener::Bind({.address = host + ":0"});
     ASSERT_TRUE(listener.ok()) << host << listener.status();
     Connections connections;
     (*listener)->Start(connections.handler());
@@ -110,7 +109,7 @@ TEST(ListenerTest, DropsWhatIsOverTheLimit) {
 }
 
 TEST(ListenerTest, GoesOnAfterThereWasNoDescriptor) {
-  auto listener = Listener::Bind({.address = "127.0.0.1:0", .descriptor_limit = INT_MAX});
+  auto listener = Listener::Bind({.address = "127.0.0.1:0"});
   ASSERT_TRUE(listener.ok()) << listener.status();
   const int client = Connect((*listener)->address());
   rlimit whole{};
@@ -129,12 +128,12 @@ TEST(ListenerTest, GoesOnAfterThereWasNoDescriptor) {
 }
 
 TEST(ListenerTest, NamesWhatIsWrong) {
-  const auto taken = Listener::Bind({.address = "127.0.0.1:0", .descriptor_limit = INT_MAX});
+  const auto taken = Listener::Bind({.address = "127.0.0.1:0"});
   ASSERT_TRUE(taken.ok()) << taken.status();
   for (const std::string& address :
        {(*taken)->address(), std::string("192.0.2.1:0"), std::string("no.such.host.invalid:0"),
         "unix:" + std::string(200, 'x'), std::string("unix:/nonexistent/socket")}) {
-    EXPECT_FALSE(Listener::Bind({.address = address, .descriptor_limit = INT_MAX}).ok()) << address;
+    EXPECT_FALSE(Listener::Bind({.address = address}).ok()) << address;
   }
 }
 
