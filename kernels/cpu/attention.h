@@ -272,12 +272,11 @@ inline void AttentionOf(const AttentionParams& p, int part, int parts) {
   if (unit.span < p.num_spans && !is_ours(unit)) unit = next(unit);
   while (unit.span < p.num_spans) {
     const Unit following = next(unit);
-    HeadAttention<Row> head(p, scratch, p.spans[unit.span], unit.head);
+    StatePrefetch prefetch;
     if (following.span < p.num_spans) {
-      head.Run(HeadAttention<Row>(p, scratch, p.spans[following.span], following.head).Prefetch());
-    } else {
-      head.Run({nullptr, 0, nullptr, 0});
+      prefetch = HeadAttention<Row>(p, scratch, p.spans[following.span], following.head).Prefetch();
     }
+    HeadAttention<Row>(p, scratch, p.spans[unit.span], unit.head).Run(prefetch);
     unit = following;
   }
 }
