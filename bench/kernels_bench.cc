@@ -40,6 +40,7 @@ struct Machine {
   AlignedBuffer stream;  // kStreamBytes of small numbers
   double read_rate = 0;  // bytes a second
   double flop_rate = 0;  // float32 operations a second
+  double tile_rate = 0;  // int8 operations a second on AMX tiles
 };
 Machine& TheMachine() {
   static auto& machine = *new Machine;
@@ -120,7 +121,38 @@ __attribute__((target("avx2,fma"))) void Avx2Peak() {
   }
   for (auto& s : sum) benchmark::DoNotOptimize(s);
 }
+
+// Full tiles: 16 rows of 64 columns with 16 outputs.
+void TilePeak() {
+  struct alignas(64) {
+    uint8_t palette = 1;
+    uint8_t reserved[15] = {};
+    uint16_t bytes_per_row[16] = {64, 64, 64, 64, 64, 64};
+    uint8_t rows[16] = {16, 16, 16, 16, 16, 16};
+  } const config;
+  asm volatile("ldtilecfg %0" : : "m"(config));
+  for (int i = 0; i < kPeakSteps; i += 4) {
+    asm volatile(
+        "tdpbssd %tmm5, %tmm4, %tmm0\n\t"
+        "tdpbssd %tmm5, %tmm4, %tmm1\n\t"
+        "tdpbssd %tmm5, %tmm4, %tmm2\n\t"
+        "tdpbssd %tmm5, %tmm4, %tmm3");
+  }
+  asm volatile("tilerelease");
+}
 #endif
+
+// Zero where there are no tiles.
+double MeasureTileRate() {
+  auto& machine = TheMachine();
+#if defined(__x86_64__)
+  if (machine.isa == Isa::kAmx) {
+    const double operations = 2.0 * 16 * 16 * 64 * kPeakSteps * machine.pool->parts();
+    return operations / BestSeconds(3, [&] { machine.pool->Run([](int, int) { TilePeak(); }); });
+  }
+#endif
+  return 0;
+}
 
 // Zero where the instruction set has no peak worth comparing with.
 double MeasureFlopRate() {
@@ -183,7 +215,9 @@ void BM_Linear(benchmark::State& state) {
   if (rows <= 16) {
     Report(state, "bytes", static_cast<double>(bytes), machine.read_rate);
   } else {
-    Report(state, "flops", 2.0 * rows * cols * outputs, machine.flop_rate);
+    const double rate =
+        IsQuantized(type) && machine.tile_rate > 0 ? machine.tile_rate : machine.flop_rate;
+    Report(state, "flops", 2.0 * rows * cols * outputs, rate);
   }
 }
 
@@ -368,8 +402,10 @@ void Main(int argc, char** argv) {
   FillStream();
   machine.read_rate = MeasureReadRate();
   machine.flop_rate = MeasureFlopRate();
-  std::printf("%s, %d threads: the machine reads %.1f GB/s, multiplies and adds %.0f GFLOP/s\n",
+  machine.tile_rate = MeasureTileRate();
+  std::printf("%s, %d threads: the machine reads %.1f GB/s, multiplies and adds %.0f GFLOP/s, ",
               IsaName(machine.isa), threads, machine.read_rate / 1e9, machine.flop_rate / 1e9);
+  std::printf("%.0f billion int8 operations a second on tiles\n", machine.tile_rate / 1e9);
   for (auto* bench :
        {benchmark::RegisterBenchmark("Linear", BM_Linear)->Apply(LinearShapes),
         benchmark::RegisterBenchmark("Attention", BM_Attention)->Apply(AttentionShapes),

@@ -123,7 +123,16 @@ struct Options {
   int tokens = 50000;
   int sequence = 1024;
   int threads = 2;
+  std::vector<std::string> dtypes = {"bf16", "int8", "int4"};
 };
+
+cpu::DType ParseDType(const std::string& name) {
+  if (name == "bf16") return cpu::DType::kBf16;
+  if (name == "int8") return cpu::DType::kInt8;
+  if (name == "int4") return cpu::DType::kInt4;
+  std::cerr << "dtype " << name << ": bf16, int8 or int4\n";
+  std::exit(1);
+}
 
 void Run(const Options& options) {
   const auto checkpoint = OrDie(OpenCheckpoint(options.checkpoint));
@@ -134,9 +143,9 @@ void Run(const Options& options) {
   tokens.resize(std::min<size_t>(tokens.size(), options.tokens));
 
   std::vector<std::unique_ptr<Model>> models;
-  for (const cpu::DType dtype :
-       {cpu::DType::kF32, cpu::DType::kBf16, cpu::DType::kInt8, cpu::DType::kInt4}) {
-    models.push_back(std::make_unique<Model>(*checkpoint, dtype, options.threads));
+  models.push_back(std::make_unique<Model>(*checkpoint, cpu::DType::kF32, options.threads));
+  for (const std::string& dtype : options.dtypes) {
+    models.push_back(std::make_unique<Model>(*checkpoint, ParseDType(dtype), options.threads));
   }
   std::vector<Sums> sums(models.size());
   int64_t scored = 0;
@@ -194,6 +203,9 @@ int main(int argc, char** argv) {
   app.add_option("--tokens", options.tokens, "Of the text, from its beginning")
       ->capture_default_str();
   app.add_option("--sequence", options.sequence, "Tokens read one after the other")
+      ->capture_default_str();
+  app.add_option("--dtypes", options.dtypes, "Compared with f32")
+      ->delimiter(',')
       ->capture_default_str();
   app.add_option("--threads", options.threads)->capture_default_str();
   CLI11_PARSE(app, argc, argv);
