@@ -129,11 +129,27 @@ class Mix:
         return self.copy(talk, talk.client, name)
 
     def move(self, talk, client, name):
-        data = b"".join(chunk.data for chunk in talk.client.sessions.Export(
-            sessions.ExportRequest(session_id=talk.name)))
-        client.sessions.Import(iter([sessions.StateChunk(session_id=name, data=data)]))
+        data = self.transfer(lambda: b"".join(chunk.data for chunk in talk.client.sessions.Export(
+            sessions.ExportRequest(session_id=talk.name))))
+        self.transfer(lambda: client.sessions.Import(
+            iter([sessions.StateChunk(session_id=name, data=data)])))
         self.count("moves")
         return self.copy(talk, client, name)
+
+    def transfer(self, call):
+        """Comes again where as many others transfer states as a server lets."""
+        results = []
+
+        def done():
+            try:
+                results.append(call())
+            except grpc.RpcError as error:
+                if error.code() != grpc.StatusCode.RESOURCE_EXHAUSTED:
+                    raise
+                self.count("transfers put off")
+            return results
+
+        return eventually(done)[0]
 
     @staticmethod
     def copy(talk, client, name):
