@@ -141,10 +141,13 @@ absl::Status Client::Generate(const v1::GenerateRequest& request,
       rest.set_resume_token(info->resume_token());
       *rest.mutable_received_tokens() = info->sent_tokens();
       give_up = std::min(deadline, absl::Now() + options_.connect_timeout);
-    } else if (heard || !absl::IsUnavailable(status) || absl::Now() >= give_up) {
+    } else if (heard || absl::Now() >= give_up ||
+               !(absl::IsUnavailable(status) || absl::IsCancelled(status))) {
       break;
     } else {
-      absl::SleepFor(kResumePause);  // the server that drains may have answered, and be gone soon
+      // The server that drains may have answered, with CANCELLED where its connection closes. It
+      // is gone soon.
+      absl::SleepFor(kResumePause);
     }
     heard = false;
     rest_options.timeout = deadline - absl::Now();
