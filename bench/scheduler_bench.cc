@@ -101,7 +101,7 @@ void BM_Step(benchmark::State& state) {
     state.SetIterationTime(
         std::chrono::duration<double>((scheduled - begin) + (end - stepped)).count());
   }
-  scheduler.Abort(absl::CancelledError(""), &results);
+  scheduler.MoveAway(absl::CancelledError(""), &results);
 }
 BENCHMARK(BM_Step)->Arg(1)->Arg(16)->Arg(256)->Arg(2048)->UseManualTime()->Unit(
     benchmark::kMicrosecond);
