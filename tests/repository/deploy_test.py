@@ -39,6 +39,10 @@ def one(objects: list[dict], kind: str) -> dict:
     return found
 
 
+def named(objects: list[dict], kind: str, name: str = "liger-serve") -> dict:
+    return one([o for o in objects if o["metadata"]["name"] == name], kind)
+
+
 def pod(objects: list[dict]) -> dict:
     return one(objects, "Deployment")["spec"]["template"]["spec"]
 
@@ -65,7 +69,8 @@ def test_every_variable_is_a_flag(name):
     flags = set(re.findall(r"--([a-z][a-z-]*)", done.stdout))
     objects = render(name)
     server = next(c for c in pod(objects)["containers"] if c["name"] == "server")
-    variables = set(one(objects, "ConfigMap")["data"]) | {e["name"] for e in server["env"]}
+    variables = set(one(objects, "ConfigMap")["data"]) | {
+        e["name"] for e in server["env"] if e["name"].startswith("LIGER_")}
     assert "LIGER_MODEL" in variables
     unknown = {v for v in variables if v.removeprefix("LIGER_").lower().replace("_", "-") not in flags}
     assert not unknown, f"no flag of liger-server: {unknown}"
@@ -96,22 +101,23 @@ def test_pods_end_after_the_server_has_drained(name):
 
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_pods_are_confined(name):
-    spec = pod(render(name))
-    assert spec["securityContext"]["runAsNonRoot"]
-    assert not spec["automountServiceAccountToken"]
-    for container in spec["containers"] + spec.get("initContainers", []):
-        security = container["securityContext"]
-        assert security["readOnlyRootFilesystem"]
-        assert not security["allowPrivilegeEscalation"]
-        assert security["capabilities"] == {"drop": ["ALL"]}
-        assert set(container["resources"]) == {"requests", "limits"}
+    for workload in (o for o in render(name) if o["kind"] in ("Deployment", "StatefulSet")):
+        spec = workload["spec"]["template"]["spec"]
+        assert spec["securityContext"]["runAsNonRoot"]
+        assert not spec["automountServiceAccountToken"]
+        for container in spec["containers"] + spec.get("initContainers", []):
+            security = container["securityContext"]
+            assert security["readOnlyRootFilesystem"]
+            assert not security["allowPrivilegeEscalation"]
+            assert security["capabilities"] == {"drop": ["ALL"]}
+            assert set(container["resources"]) == {"requests", "limits"}
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_every_pod_is_policed(name):
     objects = render(name)
     labels = one(objects, "Deployment")["spec"]["template"]["metadata"]["labels"]
-    policy = one(objects, "NetworkPolicy")["spec"]
+    policy = named(objects, "NetworkPolicy")["spec"]
     assert policy["podSelector"]["matchLabels"].items() <= labels.items()
     assert set(policy["policyTypes"]) == {"Ingress", "Egress"}
     scraped = next(rule for rule in policy["ingress"] if rule["ports"][0]["port"] == "metrics")
@@ -138,6 +144,40 @@ def test_the_autoscaler_asks_for_metrics_that_there_are(name):
     rules = yaml.safe_load((ROOT / "deploy/monitoring/prometheus-adapter.yaml").read_text())
     query = rules["rules"]["custom"][0]["seriesQuery"]
     assert all(metric in query for metric in asked)
+
+
+@pytest.mark.parametrize("name", ["overlays/ha", "overlays/gateway"])
+def test_the_servers_alone_reach_the_store(name):
+    objects = render(name)
+    store = one(objects, "StatefulSet")["spec"]
+    (redis,) = store["template"]["spec"]["containers"]
+    (port,) = redis["ports"]
+    # The servers' address is the service, which is the store's pods.
+    environment = {e["name"]: e for e in server_of(objects)["env"]}
+    service = named(objects, "Service", "liger-store")["spec"]
+    assert environment["LIGER_STATE_STORE"]["value"] == \
+        f"redis://:$(STORE_PASSWORD)@liger-store:{service['ports'][0]['port']}"
+    names = list(environment)
+    assert names.index("STORE_PASSWORD") < names.index("LIGER_STATE_STORE"), "expanded in order"
+    assert service["selector"] == store["selector"]["matchLabels"]
+    assert service["ports"][0]["targetPort"] == port["name"]
+    # One secret has the password of both sides.
+    password = environment["STORE_PASSWORD"]["valueFrom"]
+    assert password == redis["env"][0]["valueFrom"]
+    assert redis["args"][-2:] == ["--requirepass", "$(STORE_PASSWORD)"]
+    # The policies let the one out and the other in, and nobody else.
+    servers = one(objects, "Deployment")["spec"]["template"]["metadata"]["labels"]
+    policy = named(objects, "NetworkPolicy", "liger-store")["spec"]
+    assert policy["podSelector"]["matchLabels"] == store["selector"]["matchLabels"]
+    ((entry,),) = [rule["from"] for rule in policy["ingress"]]
+    assert entry["podSelector"]["matchLabels"].items() <= servers.items()
+    assert policy["egress"] == []
+    out = named(objects, "NetworkPolicy")["spec"]["egress"]
+    assert any(rule.get("to") == [{"podSelector": {"matchLabels": service["selector"]}}] and
+               rule["ports"][0]["port"] == port["containerPort"] for rule in out)
+    # What Redis may hold fits into its container while it rewrites its file.
+    assert redis["args"][redis["args"].index("--maxmemory") + 1] == "1gb"
+    assert redis["resources"]["limits"]["memory"] == "2Gi"
 
 
 def test_what_is_scraped_is_a_port_of_the_service():

@@ -66,6 +66,13 @@ CASES = {
     "LigerKeysRefused": (
         [series("liger_calls_refused_total", "0+120x40", reason="unknown key")],
         [series("liger_calls_refused_total", "0+120x40", reason="tenant limit")]),
+    "LigerStoreFails": ([series("liger_state_store_failures_total", "0x18 0+1x22")],
+                        [series("liger_state_store_failures_total", "7x40")]),
+    "LigerSessionsUnsaved": ([series("liger_state_store_unsaved_sessions", "3x40")],
+                             [series("liger_state_store_unsaved_sessions", "0x24 3x3 0x13")]),
+    "LigerSessionsEvicted": ([series("liger_sessions_evicted_total", "0x20 2x20")],
+                             [series("liger_sessions_evicted_total", "0x20 2x20"),
+                              series("liger_state_store_saves_total", "5x40")]),
 }
 
 # For each record: its input, and its value at minute 30.
