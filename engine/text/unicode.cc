@@ -3,6 +3,8 @@
 #include <utf8proc.h>
 
 #include <algorithm>
+#include <iterator>
+#include <utility>
 #include <vector>
 
 #include "engine/text/utf8.h"
@@ -55,8 +57,29 @@ int CombiningClass(utf8proc_int32_t code_point) {
   return utf8proc_get_property(code_point)->combining_class;
 }
 
-// `text` is valid UTF-8.
-void AppendValidNfc(absl::string_view text, std::string* out) {
+// Marks of Unicode 10 to 15. The tables of Hugging Face's normalizer are older, and so what models
+// were trained on has these where they stood; first and last of each range.
+constexpr std::pair<utf8proc_int32_t, utf8proc_int32_t> kNewerMarks[] = {
+    {0x7FD, 0x7FD},     {0x898, 0x89F},     {0x8CA, 0x8D3},     {0x9FE, 0x9FE},
+    {0xC3C, 0xC3C},     {0xD3B, 0xD3C},     {0xEBA, 0xEBA},     {0x1715, 0x1715},
+    {0x1ABF, 0x1ACE},   {0x1DF6, 0x1DFA},   {0xA82C, 0xA82C},   {0x10D24, 0x10D27},
+    {0x10EAB, 0x10EAC}, {0x10EFD, 0x10EFF}, {0x10F46, 0x10F50}, {0x10F82, 0x10F85},
+    {0x11070, 0x11070}, {0x1133B, 0x1133B}, {0x1145E, 0x1145E}, {0x11839, 0x1183A},
+    {0x11930, 0x11930}, {0x1193D, 0x1193E}, {0x11943, 0x11943}, {0x119E0, 0x119E0},
+    {0x11A34, 0x11A34}, {0x11A47, 0x11A47}, {0x11A99, 0x11A99}, {0x11D42, 0x11D42},
+    {0x11D44, 0x11D45}, {0x11D97, 0x11D97}, {0x11F41, 0x11F42}, {0x16FF0, 0x16FF1},
+    {0x1E08F, 0x1E08F}, {0x1E130, 0x1E136}, {0x1E2AE, 0x1E2AE}, {0x1E2EC, 0x1E2EF},
+    {0x1E4EC, 0x1E4EF}};
+
+bool IsNewerMark(utf8proc_int32_t c) {
+  const auto* const range =
+      std::lower_bound(std::begin(kNewerMarks), std::end(kNewerMarks), c,
+                       [](const auto& r, auto value) { return r.second < value; });
+  return range != std::end(kNewerMarks) && range->first <= c;
+}
+
+// `text` is valid UTF-8 without newer marks.
+void AppendKnownNfc(absl::string_view text, std::string* out) {
   std::vector<utf8proc_int32_t> characters;
   characters.reserve(text.size());
   while (!text.empty()) {
@@ -87,6 +110,21 @@ void AppendValidNfc(absl::string_view text, std::string* out) {
     const utf8proc_ssize_t length = utf8proc_encode_char(characters[i], bytes);
     out->append(reinterpret_cast<const char*>(bytes), static_cast<size_t>(length));
   }
+}
+
+// `text` is valid UTF-8. No mark passes a newer one, nor does it become part of another character.
+void AppendValidNfc(absl::string_view text, std::string* out) {
+  size_t known = 0;
+  while (known < text.size()) {
+    const absl::string_view character = FirstCharacter(text.substr(known));
+    known += character.size();
+    if (!IsNewerMark(Decode(character))) continue;
+    AppendKnownNfc(text.substr(0, known - character.size()), out);
+    out->append(character.data(), character.size());
+    text.remove_prefix(known);
+    known = 0;
+  }
+  AppendKnownNfc(text, out);
 }
 
 }  // namespace

@@ -18,8 +18,9 @@ size_t TrailingSpace(absl::string_view text);
 bool BeginsWithWord(absl::string_view text);
 bool EndsWithWord(absl::string_view text);
 
-// Appends `text` in Normalization Form C (Unicode Standard Annex 15). What is not UTF-8 stays as it
-// is. Linear in the size of `text`, but for runs of n combining marks, which take O(n log n).
+// Appends `text` in Normalization Form C (Unicode Standard Annex 15) as Hugging Face's tokenizers
+// make it: by Unicode 9, later marks stay where they are. What is not UTF-8 stays as it is. Linear
+// in the size of `text`, but for runs of n combining marks, which take O(n log n).
 void AppendNfc(absl::string_view text, std::string* out);
 
 }  // namespace liger

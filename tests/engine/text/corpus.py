@@ -3,6 +3,7 @@
 import os
 import pathlib
 import random
+import unicodedata
 
 SOURCE = pathlib.Path(__file__).parents[3]
 
@@ -39,7 +40,8 @@ def real_texts():
 
 
 def make_strings(specials, count=20_000):
-    rng = random.Random(20250301)
+    # The real texts differ from machine to machine; what else is made does not.
+    rng, cuts = random.Random(20250301), random.Random(20250302)
     pools = [WORDS, SPACES, DIGITS, CONTRACTIONS, EMOJI, CONTROLS, PUNCTUATION, list(special_look_alikes(specials))]
     documents = real_texts()
     strings = ["", " ", "\n"]
@@ -53,9 +55,16 @@ def make_strings(specials, count=20_000):
         elif kind == 2:  # all pools mixed
             strings.append("".join(rng.choice(rng.choice(pools)) for _ in range(rng.randrange(1, 60))))
         elif kind == 3:  # a cut of a real text
-            document = rng.choice(documents)
-            begin = rng.randrange(max(1, len(document)))
-            strings.append(document[begin : begin + rng.randrange(1, 2000)])
+            document = cuts.choice(documents)
+            begin = cuts.randrange(max(1, len(document)))
+            strings.append(document[begin : begin + cuts.randrange(1, 2000)])
         else:  # long runs of one piece
             strings.append("".join(rng.choice(rng.choice(pools)) * rng.randrange(1, 200) for _ in range(3)))
     return strings
+
+
+def mark_strings():
+    """Every combining mark among others: what normalizing reorders and composes."""
+    marks = [chr(c) for c in range(0x110000) if unicodedata.combining(chr(c))]
+    return [around % mark for mark in [*marks, "\U00011930", "\U00011938"]
+            for around in ("a\u0345%s", "a%s\u0334", "\u0915%s\u093c", "a\u0301%s\u0327", "\U00011935%s")]
