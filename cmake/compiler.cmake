@@ -9,6 +9,12 @@ target_compile_options(liger_flags INTERFACE
   # A fused multiply-add only where the code asks for one: the bits must not depend on the compiler.
   $<$<COMPILE_LANGUAGE:CXX>:-ffp-contract=off>)
 
+if(CMAKE_UNITY_BUILD)
+  # GCC takes the files for headers there, whose classes must not hold types of their own.
+  target_compile_options(liger_flags INTERFACE
+    $<$<COMPILE_LANG_AND_ID:CXX,GNU>:-Wno-subobject-linkage>)
+endif()
+
 if(LIGER_SANITIZE)
   add_compile_options(-fsanitize=${LIGER_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
   add_link_options(-fsanitize=${LIGER_SANITIZE})
