@@ -29,7 +29,6 @@ esac
 
 results=$PWD/build/test-results
 jobs=$(nproc)
-workers=(--numprocesses="$jobs" --dist=loadfile)
 started=$SECONDS
 passed=0 failed=0 skipped=0
 summary=()
@@ -141,8 +140,7 @@ stage "model" scripts/fetch_model.sh || finish
 
 if stage "build release" build release -DLIGER_BUILD_TESTS=ON -DLIGER_BUILD_BENCH=ON; then
   tests release-cpp run_ctest release
-  tests release-python run_pytest .venv release-python "${workers[@]}" tests \
-    --ignore=tests/linearize
+  tests release-python run_pytest .venv release-python tests --ignore=tests/linearize
 fi
 
 if [ -z "$fast" ]; then
@@ -153,7 +151,7 @@ if [ -z "$fast" ]; then
   if stage "build asan-ubsan" build asan-ubsan; then
     tests asan-ubsan-cpp run_ctest asan-ubsan "${but_whole_model[@]}"
     LIGER_BIN_DIR=$PWD/build/asan-ubsan/bin tests asan-ubsan-server \
-      run_pytest .venv asan-ubsan-server "${workers[@]}" tests/server \
+      run_pytest .venv asan-ubsan-server tests/server \
       --ignore=tests/server/soak_test.py --ignore=tests/server/faults_test.py
   fi
   # The threads are the engine's and the scheduler's.
