@@ -199,11 +199,13 @@ def table(results):
 
 
 def ratios(results):
-    lines = ["| | tokens/s | first token | per token |", "| --- | ---: | ---: | ---: |"]
+    lines = ["| | tokens/s | first token | per token | gap p99 |",
+             "| --- | ---: | ---: | ---: | ---: |"]
     for name, servers in results.items():
         peer, ours = servers[PEER], servers[OURS]
         lines.append(f"| {name} | {ours['tokens_per_second'] / peer['tokens_per_second']:.2f}x | "
-                     f"{peer['ttft'] / ours['ttft']:.2f}x | {peer['tpot'] / ours['tpot']:.2f}x |")
+                     f"{peer['ttft'] / ours['ttft']:.2f}x | {peer['tpot'] / ours['tpot']:.2f}x | "
+                     f"{peer['itl_p99'] / ours['itl_p99']:.2f}x |")
     return "\n".join(lines)
 
 
@@ -238,7 +240,7 @@ def page(arguments, results, rate):
     return f"""# Beside llama-server
 
 Both servers on the same machine, one after the other in turns, driven with the same load by
-`liger-bench`; medians of {arguments.rounds} rounds. Made by `{shlex.join(arguments.command)}` on
+`liger-bench`; {f"medians of {arguments.rounds} rounds" if arguments.rounds > 1 else "one round"}. Made by `{shlex.join(arguments.command)}` on
 {datetime.date.today()}.
 
 - Machine: {cpu_name()}, {arguments.threads} threads for each server; the client shares the machine.
