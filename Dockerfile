@@ -20,9 +20,10 @@ FROM debian:bookworm-slim AS cpu
 LABEL org.opencontainers.image.title="liger-serve" \
       org.opencontainers.image.description="Serves linearized (Liger) language models over gRPC" \
       org.opencontainers.image.licenses="Apache-2.0"
-RUN --mount=type=bind,source=scripts/install_deps.sh,target=/tmp/install_deps.sh \
-    /tmp/install_deps.sh --runtime \
-    && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/*
+# Copied, not mounted: a builder's cache does not look into what is mounted.
+COPY scripts/install_deps.sh /tmp/
+RUN /tmp/install_deps.sh --runtime \
+    && rm -rf /tmp/install_deps.sh /var/lib/apt/lists/* /var/cache/apt/* /var/log/*
 COPY --from=build /opt/liger/bin/ /usr/local/bin/
 COPY models/smollm2-135m-instruct-liger-gla-r16/ \
      /usr/share/liger/adapters/smollm2-135m-instruct-liger-gla-r16/
