@@ -10,6 +10,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "server/openssl_objects.h"
 
 namespace liger {
 namespace {
@@ -19,22 +20,6 @@ constexpr char kContentType[] = "text/plain; version=0.0.4; charset=utf-8";
 constexpr size_t kThreads = 8;
 constexpr time_t kTimeoutSeconds = 5;
 constexpr size_t kMaxRequestBytes = 64 << 10;
-
-template <auto Free>
-struct Freer {
-  template <typename T>
-  void operator()(T* object) const {
-    Free(object);
-  }
-};
-using Bio = std::unique_ptr<BIO, Freer<BIO_free>>;
-using Certificate = std::unique_ptr<X509, Freer<X509_free>>;
-using Key = std::unique_ptr<EVP_PKEY, Freer<EVP_PKEY_free>>;
-using Store = std::unique_ptr<X509_STORE, Freer<X509_STORE_free>>;
-
-Bio Reader(const std::string& pem) {
-  return Bio(BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())));
-}
 
 // The server's own certificate, then its intermediates.
 bool UseCertificates(SSL* ssl, const std::string& pem) {

@@ -1,6 +1,5 @@
 #include "server/tls_files.h"
 
-#include <openssl/bio.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/x509.h>
@@ -10,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "engine/status_macros.h"
+#include "server/openssl_objects.h"
 #include "server/read_file.h"
 
 namespace liger {
@@ -18,21 +18,6 @@ namespace {
 constexpr char kCertificateFlag[] = "--tls-cert";
 constexpr char kKeyFlag[] = "--tls-key";
 constexpr char kClientCaFlag[] = "--tls-client-ca";
-
-template <auto Free>
-struct Freer {
-  template <typename T>
-  void operator()(T* object) const {
-    Free(object);
-  }
-};
-using Bio = std::unique_ptr<BIO, Freer<BIO_free>>;
-using Certificate = std::unique_ptr<X509, Freer<X509_free>>;
-using Key = std::unique_ptr<EVP_PKEY, Freer<EVP_PKEY_free>>;
-
-Bio Reader(const std::string& pem) {
-  return Bio(BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())));
-}
 
 // A key with a passphrase is none: nobody is there to type it.
 int NoPassphrase(char* /*buffer*/, int /*size*/, int /*writing*/, void* /*context*/) { return -1; }

@@ -12,7 +12,7 @@ from errors_test import refusal
 from liger_api import Answer, Client, admin, api, generate, request, status_pb2
 from metrics_test import sample
 from server_process import BINARIES, ENDLESS_TOKENS, REAL, ServerProcess, eventually
-from state_store_test import Redis, redis, replica  # noqa: F401
+from state_store_test import Redis, alone, redis, replica  # noqa: F401
 
 CODE = grpc.StatusCode
 LONG = ENDLESS_TOKENS  # of an answer that must not be at its end when its server drains
@@ -20,14 +20,6 @@ WHOLE = 40000  # of one that is read to its end, and must not be there at once
 MORE = 200  # tokens that are compared behind the place where it was broken off
 
 pytestmark = pytest.mark.skipif(shutil.which("redis-server") is None, reason="no redis-server")
-
-
-@pytest.fixture(scope="module")
-def alone(tiny_flags):
-    with ServerProcess(*tiny_flags, "--prefix-cache-mib=0") as process:
-        client = Client(process.address)
-        yield client
-        client.close()
 
 
 def resume_info(error):
