@@ -240,7 +240,7 @@ class AttentionBench {
  public:
   static constexpr int kLayers = 30;
 
-  AttentionBench(GateKind gate, int sequences, int tokens, DType row_type)
+  AttentionBench(GateKind gate, int sequences, int tokens, RowType row_type)
       : shape_{.gate = gate,
                .num_heads = 9,
                .num_kv_heads = 3,
@@ -255,7 +255,7 @@ class AttentionBench {
     std::normal_distribution<float> normal;
     qkv_.resize(rows * shape_.qkv_size());
     for (float& x : qkv_) x = normal(random);
-    rope_.assign(size_t(shape_.window + 2 * kFoldBlock) * shape_.head_dim / 2, 0.7f);
+    rope_.assign(size_t(shape_.rope_offsets()) * shape_.head_dim / 2, 0.7f);
     out_.resize(size_t(rows) * shape_.num_heads * shape_.head_dim);
     for (int i = 0; i < sequences; ++i) {
       spans_.push_back({.slot = i, .first_row = i * tokens, .num_rows = tokens, .position = 1600});
@@ -303,7 +303,7 @@ void BM_Attention(benchmark::State& state) {
   const auto sequences = static_cast<int>(state.range(1));
   const auto tokens = static_cast<int>(state.range(2));
   AttentionBench bench(static_cast<GateKind>(state.range(0)), sequences, tokens,
-                       state.range(3) != 0 ? DType::kBf16 : DType::kF32);
+                       state.range(3) != 0 ? RowType::kBf16 : RowType::kF32);
   int64_t step = 0;
   for (auto _ : state) bench.Step(step++);
   if (tokens == 1) Report(state, "bytes", bench.Bytes(), TheMachine().read_rate);

@@ -29,7 +29,11 @@ struct Matrix {  // weights [rows, cols] = [out_features, in_features]
 struct Vector {  // float32; id -1: absent
   int id = -1;
 };
-struct Activations {  // [rows, cols] of the backend's activation type
+enum class Precision {
+  kActivation,  // the backend's own type: float32, or bfloat16 on a GPU
+  kFloat32,
+};
+struct Activations {  // [rows, cols]
   void* data = nullptr;
   int rows = 0;
   int cols = 0;
@@ -53,6 +57,13 @@ struct StepPlan {
   std::vector<LogitRow> logits;
 };
 
+// How much of a step there is to compute: at least as many rows as the plan has, since a backend
+// may round steps up to few shapes.
+struct StepShape {
+  int rows = 0;
+  int logits = 0;
+};
+
 // What attention needs beside q, k and v.
 struct AttentionWeights {
   Vector qkv_bias;  // Qwen2
@@ -68,9 +79,9 @@ struct BackendOptions {
 
 // Owns device memory, execution resources and the states. In host memory a state is, for every
 // backend: S of each layer, float32 [num_kv_heads][1 or 2 (gsa: K~, V~)][head_dim][head_dim]; the
-// ring of raw rows of each layer, [num_kv_heads][window + 16][2 (k, v)][head_dim] in the row type;
-// the last hidden vector, float32 [hidden_size]. Operations are queued in the order of the calls;
-// RunStep returns when they are done. Not thread-safe.
+// ring of raw rows of each layer, [num_kv_heads][2 (k, v)][window + 16][head_dim] in the row type;
+// the last hidden vector, float32 [hidden_size] (engine/state_layout.h). Operations are queued in
+// the order of the calls; RunStep returns when they are done. Not thread-safe.
 class Backend : public StateStorage {
  public:
   virtual std::string name() const = 0;    // "cpu" or "cuda"
@@ -88,7 +99,10 @@ class Backend : public StateStorage {
   // The same for vectors: one after the other.
   virtual absl::StatusOr<Vector> LoadVector(const Checkpoint& checkpoint,
                                             absl::Span<const TensorInfo* const> joined) = 0;
-  virtual absl::StatusOr<Activations> Allocate(int rows, int cols) = 0;
+  virtual absl::StatusOr<Activations> Allocate(int rows, int cols, Precision precision) = 0;
+  // The most rows of logits that a step of `max_rows` tokens computes at once: each is as wide as
+  // the vocabulary.
+  virtual int logit_rows(int max_rows) const = 0;
   // The states and what attention needs beside them, for `max_slots` requests.
   virtual absl::Status AllocateStates(const ModelConfig& config, int max_slots) = 0;
 
@@ -97,15 +111,17 @@ class Backend : public StateStorage {
 
   // ---- A step. ----
 
-  // Runs `forward`, which calls the operations below. INTERNAL where the device failed.
-  virtual absl::Status RunStep(const StepPlan& plan, absl::FunctionRef<void()> forward) = 0;
+  // Has `forward` call the operations below, or repeats what it called for the same shape before.
+  // INTERNAL where the device failed.
+  virtual absl::Status RunStep(const StepPlan& plan,
+                               absl::FunctionRef<void(StepShape)> forward) = 0;
 
   // x = rows of `embedding` for the plan's tokens.
   virtual void Embed(const Matrix& embedding, Activations x) = 0;
-  // x += delta (where delta.data is set), then out = RMSNorm(x) * weight.
+  // x += delta (where delta.data is set), then out = RMSNorm(x) * weight. x is float32.
   virtual void AddRmsNorm(Activations x, Activations delta, const Vector& weight, float eps,
                           Activations out) = 0;
-  // y = x W^T.
+  // y = x W^T, y of either precision.
   virtual void Linear(const Matrix& weights, Activations x, Activations y) = 0;
   // The gated recurrence and the window over raw projections [q | k | v], mixed; k and v go into
   // the states' rows, full blocks that are committed into S. See kernels/attention_types.h.
@@ -117,7 +133,7 @@ class Backend : public StateStorage {
   virtual void StoreLastHidden(Activations hidden) = 0;
   // out[i] = the hidden vector that plan.logits[first + i] names, for i < out.rows.
   virtual void GatherLogitRows(int first, Activations hidden, Activations out) = 0;
-  // Draws or scores plan.logits[first + i] from row i of `logits`.
+  // Draws or scores plan.logits[first + i] from row i of `logits`, float32.
   virtual void Sample(int first, Activations logits) = 0;
 };
 

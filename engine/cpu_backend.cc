@@ -30,7 +30,7 @@ std::pair<int, int> Share(int count, int part, int parts) {
 CpuBackend::CpuBackend(cpu::Isa isa, cpu::DType weight_type, int threads)
     : isa_(isa),
       weight_type_(weight_type),
-      row_type_(RowType(weight_type)),
+      row_type_(RowTypeOf(weight_type)),
       kernels_(cpu::Kernels(isa)),
       pool_(threads) {}
 
@@ -40,7 +40,7 @@ std::string CpuBackend::device() const {
 }
 
 std::string CpuBackend::dtype() const { return CpuDTypeName(weight_type_); }
-std::string CpuBackend::row_dtype() const { return CpuDTypeName(row_type_); }
+std::string CpuBackend::row_dtype() const { return RowTypeName(row_type_); }
 
 // ---- Loading ------------------------------------------------------------------------------------
 
@@ -69,7 +69,7 @@ absl::StatusOr<Vector> CpuBackend::LoadVector(const Checkpoint& checkpoint,
   return Vector{static_cast<int>(vectors_.size()) - 1};
 }
 
-absl::StatusOr<Activations> CpuBackend::Allocate(int rows, int cols) {
+absl::StatusOr<Activations> CpuBackend::Allocate(int rows, int cols, Precision /*precision*/) {
   LIGER_ASSIGN_OR_RETURN(AlignedBuffer buffer,
                          AlignedBuffer::Allocate(sizeof(float) * rows * cols));
   max_rows_ = std::max(max_rows_, rows);
@@ -78,26 +78,15 @@ absl::StatusOr<Activations> CpuBackend::Allocate(int rows, int cols) {
 }
 
 absl::Status CpuBackend::AllocateStates(const ModelConfig& config, int max_slots) {
-  shape_ = {.gate = config.gate,
-            .num_heads = config.num_heads,
-            .num_kv_heads = config.num_kv_heads,
-            .head_dim = config.head_dim,
-            .window = config.window,
-            .gate_normalizer = config.gate_normalizer,
-            .mix = config.mix,
-            .row_type = row_type_};
+  layout_ = StateLayout(config, row_type_);
   rms_norm_eps_ = config.rms_norm_eps;
-  num_layers_ = config.num_layers;
-  hidden_size_ = config.hidden_size;
 
   constexpr size_t kCacheLine = 64;
-  state_bytes_ = num_layers_ * (shape_.recurrence_floats() * sizeof(float) + shape_.row_bytes()) +
-                 hidden_size_ * sizeof(float);
-  slot_bytes_ = (state_bytes_ + kCacheLine - 1) / kCacheLine * kCacheLine;
+  slot_bytes_ = layout_.stride(kCacheLine);
   LIGER_ASSIGN_OR_RETURN(states_, AlignedBuffer::Allocate(slot_bytes_ * max_slots));
   LIGER_ASSIGN_OR_RETURN(
       attention_scratch_,
-      AlignedBuffer::Allocate(cpu::AttentionScratchBytes(shape_) * pool_.parts()));
+      AlignedBuffer::Allocate(cpu::AttentionScratchBytes(layout_.shape) * pool_.parts()));
 
   if (cpu::IsQuantized(weight_type_)) {
     LIGER_ASSIGN_OR_RETURN(quantized_rows_, AlignedBuffer::Allocate(cpu::QuantizedRowsBytes(
@@ -107,14 +96,7 @@ absl::Status CpuBackend::AllocateStates(const ModelConfig& config, int max_slots
                                                  max_rows_, max_inner_, kInnerPlanes)));
   }
 
-  const std::vector<float> frequencies = RopeInverseFrequencies(config);
-  for (int offset = 0; offset < config.window + 2 * kFoldBlock; ++offset) {
-    for (const float frequency : frequencies) {
-      rope_cos_.push_back(static_cast<float>(std::cos(double{frequency} * offset)));
-      rope_sin_.push_back(static_cast<float>(std::sin(double{frequency} * offset)));
-    }
-  }
-
+  rope_ = MakeRopeTable(config, layout_.shape.rope_offsets());
   samplers_.assign(pool_.parts(), Sampler(config.vocab_size));
   bound_.resize(max_slots);
   return absl::OkStatus();
@@ -123,8 +105,7 @@ absl::Status CpuBackend::AllocateStates(const ModelConfig& config, int max_slots
 // ---- States -------------------------------------------------------------------------------------
 
 float* CpuBackend::LastHidden(SlotId slot) const {
-  return reinterpret_cast<float*>(
-      Slot(slot) + num_layers_ * (shape_.recurrence_floats() * sizeof(float) + shape_.row_bytes()));
+  return reinterpret_cast<float*>(Slot(slot) + layout_.last_hidden());
 }
 
 void CpuBackend::ClearSlot(SlotId slot) { std::memset(Slot(slot), 0, slot_bytes_); }
@@ -134,11 +115,11 @@ void CpuBackend::CopySlot(SlotId from, SlotId to) {
 }
 
 void CpuBackend::ReadSlot(SlotId from, std::byte* to) const {
-  std::memcpy(to, Slot(from), state_bytes_);
+  std::memcpy(to, Slot(from), layout_.bytes());
 }
 
 void CpuBackend::WriteSlot(const std::byte* from, SlotId to) {
-  std::memcpy(Slot(to), from, state_bytes_);
+  std::memcpy(Slot(to), from, layout_.bytes());
 }
 
 void CpuBackend::BindSampler(SlotId slot, std::unique_ptr<SamplerState> sampler) {
@@ -151,9 +132,10 @@ std::unique_ptr<SamplerState> CpuBackend::UnbindSampler(SlotId slot) {
 
 // ---- A step -------------------------------------------------------------------------------------
 
-absl::Status CpuBackend::RunStep(const StepPlan& plan, absl::FunctionRef<void()> forward) {
+absl::Status CpuBackend::RunStep(const StepPlan& plan, absl::FunctionRef<void(StepShape)> forward) {
   plan_ = &plan;
-  forward();
+  forward({.rows = static_cast<int>(plan.tokens.size()),
+           .logits = static_cast<int>(plan.logits.size())});
   plan_ = nullptr;
   return absl::OkStatus();
 }
@@ -269,22 +251,20 @@ cpu::QuantizedRows CpuBackend::InnerRows(const CpuMatrix& matrix) const {
 
 void CpuBackend::Attention(int layer, const AttentionWeights& weights, Activations qkv,
                            Activations out) {
-  const size_t recurrence_bytes = shape_.recurrence_floats() * sizeof(float);
   const cpu::AttentionParams params{
-      .shape = shape_,
+      .shape = layout_.shape,
       .qkv = Data(qkv),
       .qkv_bias = DataOf(weights.qkv_bias),
       .q_norm = DataOf(weights.q_norm),
       .k_norm = DataOf(weights.k_norm),
       .norm_eps = rms_norm_eps_,
-      .rope_cos = rope_cos_.data(),
-      .rope_sin = rope_sin_.data(),
+      .rope_cos = rope_.cos.data(),
+      .rope_sin = rope_.sin.data(),
       .out = Data(out),
       .spans = plan_->spans.data(),
       .num_spans = static_cast<int>(plan_->spans.size()),
-      .state = {.recurrence = states_.data() + layer * recurrence_bytes,
-                .rows =
-                    states_.data() + num_layers_ * recurrence_bytes + layer * shape_.row_bytes(),
+      .state = {.recurrence = states_.data() + layout_.recurrence(layer),
+                .rows = states_.data() + layout_.rows(layer),
                 .slot_stride = slot_bytes_},
       .scratch = attention_scratch_.data()};
   pool_.Run([&](int part, int parts) { kernels_.attention(params, part, parts); });
@@ -299,7 +279,7 @@ void CpuBackend::SiluMul(Activations gate_up, Activations out) {
 void CpuBackend::StoreLastHidden(Activations hidden) {
   for (const SequenceSpan& span : plan_->spans) {
     std::memcpy(LastHidden(span.slot), Row(hidden, span.first_row + span.num_rows - 1),
-                hidden_size_ * sizeof(float));
+                layout_.hidden_size * sizeof(float));
   }
 }
 
@@ -307,7 +287,7 @@ void CpuBackend::GatherLogitRows(int first, Activations hidden, Activations out)
   for (int i = 0; i < out.rows; ++i) {
     const LogitRow& wanted = plan_->logits[first + i];
     const float* source = wanted.row >= 0 ? Row(hidden, wanted.row) : LastHidden(wanted.slot);
-    std::memcpy(Row(out, i), source, hidden_size_ * sizeof(float));
+    std::memcpy(Row(out, i), source, layout_.hidden_size * sizeof(float));
   }
 }
 

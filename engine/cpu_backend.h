@@ -10,6 +10,7 @@
 #include "engine/aligned_buffer.h"
 #include "engine/backend.h"
 #include "engine/cpu_matrix.h"
+#include "engine/state_layout.h"
 #include "engine/thread_pool.h"
 #include "kernels/cpu/kernels.h"
 
@@ -24,13 +25,14 @@ class CpuBackend : public Backend {
   std::string dtype() const override;
   std::string row_dtype() const override;
   int64_t weight_bytes() const override { return weight_bytes_; }
-  int64_t state_bytes() const override { return static_cast<int64_t>(state_bytes_); }
+  int64_t state_bytes() const override { return static_cast<int64_t>(layout_.bytes()); }
 
   absl::StatusOr<Matrix> LoadMatrix(const Checkpoint& checkpoint,
                                     absl::Span<const TensorInfo* const> stacked) override;
   absl::StatusOr<Vector> LoadVector(const Checkpoint& checkpoint,
                                     absl::Span<const TensorInfo* const> joined) override;
-  absl::StatusOr<Activations> Allocate(int rows, int cols) override;
+  absl::StatusOr<Activations> Allocate(int rows, int cols, Precision precision) override;
+  int logit_rows(int /*max_rows*/) const override { return 64; }
   absl::Status AllocateStates(const ModelConfig& config, int max_slots) override;
 
   void ClearSlot(SlotId slot) override;
@@ -40,7 +42,7 @@ class CpuBackend : public Backend {
   void BindSampler(SlotId slot, std::unique_ptr<SamplerState> sampler) override;
   std::unique_ptr<SamplerState> UnbindSampler(SlotId slot) override;
 
-  absl::Status RunStep(const StepPlan& plan, absl::FunctionRef<void()> forward) override;
+  absl::Status RunStep(const StepPlan& plan, absl::FunctionRef<void(StepShape)> forward) override;
   void Embed(const Matrix& embedding, Activations x) override;
   void AddRmsNorm(Activations x, Activations delta, const Vector& weight, float eps,
                   Activations out) override;
@@ -73,7 +75,7 @@ class CpuBackend : public Backend {
 
   const cpu::Isa isa_;
   const cpu::DType weight_type_;
-  const cpu::DType row_type_;
+  const RowType row_type_;
   const cpu::KernelTable& kernels_;
   ThreadPool pool_;
 
@@ -90,17 +92,12 @@ class CpuBackend : public Backend {
   AlignedBuffer inner_;
   AlignedBuffer quantized_inner_;
 
-  // A slot is [recurrence of each layer | rows of each layer | last hidden vector].
-  cpu::AttentionShape shape_;
+  StateLayout layout_;
   float rms_norm_eps_ = 0;
-  int num_layers_ = 0;
-  int hidden_size_ = 0;
-  size_t state_bytes_ = 0;
-  size_t slot_bytes_ = 0;  // the same in whole cache lines
+  size_t slot_bytes_ = 0;  // a state's, in whole cache lines
   AlignedBuffer states_;
   AlignedBuffer attention_scratch_;
-  std::vector<float> rope_cos_;
-  std::vector<float> rope_sin_;
+  RopeTable rope_;
 
   std::vector<Sampler> samplers_;                     // one for each part
   std::vector<std::unique_ptr<SamplerState>> bound_;  // one for each slot

@@ -18,8 +18,8 @@ namespace liger {
 absl::StatusOr<cpu::DType> ParseCpuDType(absl::string_view name, const Checkpoint& checkpoint);
 std::string CpuDTypeName(cpu::DType type);
 
-inline cpu::DType RowType(cpu::DType weights) {
-  return weights == cpu::DType::kF32 ? cpu::DType::kF32 : cpu::DType::kBf16;
+inline RowType RowTypeOf(cpu::DType weights) {
+  return weights == cpu::DType::kF32 ? RowType::kF32 : RowType::kBf16;
 }
 
 }  // namespace liger

@@ -25,7 +25,7 @@ absl::StatusOr<CpuMemory> CpuMemoryOf(const Checkpoint& checkpoint, const std::s
   LIGER_ASSIGN_OR_RETURN(const cpu::DType type, ParseCpuDType(dtype, checkpoint));
   const ModelConfig& config = checkpoint.config();
   CpuMemory memory{.dtype = CpuDTypeName(type),
-                   .state_bytes = StateBytes(config, static_cast<int>(cpu::SizeOf(RowType(type))))};
+                   .state_bytes = StateBytes(config, static_cast<int>(SizeOf(RowTypeOf(type))))};
   std::vector<std::vector<const TensorInfo*>> matrices;
   for (const TensorInfo& wanted : ModelTensors(config)) {
     const TensorInfo* tensor = checkpoint.Find(wanted.name);

@@ -35,7 +35,8 @@ class LigerEngine : public Engine {
   absl::Status Step(const Batch& batch, StepOutput* output) override {
     const auto begin = std::chrono::steady_clock::now();
     MakePlan(batch, output);
-    LIGER_RETURN_IF_ERROR(backend_->RunStep(plan_, [this] { model_.Forward(plan_, *backend_); }));
+    LIGER_RETURN_IF_ERROR(
+        backend_->RunStep(plan_, [this](StepShape step) { model_.Forward(step, *backend_); }));
     for (const SequenceSpan& span : plan_.spans) {
       states_.Advance(span.slot, span.num_rows, FoldedAfter(span));
     }

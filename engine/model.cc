@@ -8,13 +8,6 @@
 #include "engine/status_macros.h"
 
 namespace liger {
-namespace {
-
-// Logits are computed for this many rows at a time: a row is as wide as the vocabulary.
-constexpr int kLogitRows = 64;
-
-}  // namespace
-
 absl::StatusOr<Model> Model::Load(const Checkpoint& checkpoint, int max_rows, Backend* backend,
                                   const std::function<void(int layers)>& progress) {
   Model model;
@@ -77,20 +70,26 @@ absl::StatusOr<Model> Model::Load(const Checkpoint& checkpoint, int max_rows, Ba
   const int hidden = config.hidden_size;
   const int heads = config.num_heads * config.head_dim;
   const int inner = config.intermediate_size;
-  LIGER_ASSIGN_OR_RETURN(model.x_, backend->Allocate(max_rows, hidden));
-  LIGER_ASSIGN_OR_RETURN(model.hidden_, backend->Allocate(max_rows, hidden));
-  LIGER_ASSIGN_OR_RETURN(model.qkv_, backend->Allocate(max_rows, config.qkv_size()));
-  LIGER_ASSIGN_OR_RETURN(model.attention_, backend->Allocate(max_rows, heads));
-  LIGER_ASSIGN_OR_RETURN(model.delta_, backend->Allocate(max_rows, hidden));
-  LIGER_ASSIGN_OR_RETURN(model.gate_up_, backend->Allocate(max_rows, 2 * inner));
-  LIGER_ASSIGN_OR_RETURN(model.mlp_, backend->Allocate(max_rows, inner));
-  LIGER_ASSIGN_OR_RETURN(model.logit_rows_, backend->Allocate(kLogitRows, hidden));
-  LIGER_ASSIGN_OR_RETURN(model.logits_, backend->Allocate(kLogitRows, config.vocab_size));
+  const auto rows_of = [&](int cols) {
+    return backend->Allocate(max_rows, cols, Precision::kActivation);
+  };
+  LIGER_ASSIGN_OR_RETURN(model.x_, backend->Allocate(max_rows, hidden, Precision::kFloat32));
+  LIGER_ASSIGN_OR_RETURN(model.hidden_, rows_of(hidden));
+  LIGER_ASSIGN_OR_RETURN(model.qkv_, rows_of(config.qkv_size()));
+  LIGER_ASSIGN_OR_RETURN(model.attention_, rows_of(heads));
+  LIGER_ASSIGN_OR_RETURN(model.delta_, rows_of(hidden));
+  LIGER_ASSIGN_OR_RETURN(model.gate_up_, rows_of(2 * inner));
+  LIGER_ASSIGN_OR_RETURN(model.mlp_, rows_of(inner));
+  const int logits = backend->logit_rows(max_rows);
+  LIGER_ASSIGN_OR_RETURN(model.logit_rows_,
+                         backend->Allocate(logits, hidden, Precision::kActivation));
+  LIGER_ASSIGN_OR_RETURN(model.logits_,
+                         backend->Allocate(logits, config.vocab_size, Precision::kFloat32));
   return model;
 }
 
-void Model::Forward(const StepPlan& plan, Backend& b) const {
-  const int rows = static_cast<int>(plan.tokens.size());
+void Model::Forward(StepShape step, Backend& b) const {
+  const int rows = step.rows;
   const float eps = config_.rms_norm_eps;
   const Activations x = x_.First(rows);
   const Activations hidden = hidden_.First(rows);
@@ -120,9 +119,8 @@ void Model::Forward(const StepPlan& plan, Backend& b) const {
     b.StoreLastHidden(hidden);
   }
 
-  const int wanted = static_cast<int>(plan.logits.size());
-  for (int first = 0; first < wanted; first += kLogitRows) {
-    const int count = std::min(kLogitRows, wanted - first);
+  for (int first = 0; first < step.logits; first += logits_.rows) {
+    const int count = std::min(logits_.rows, step.logits - first);
     b.GatherLogitRows(first, hidden, logit_rows_.First(count));
     b.Linear(lm_head_, logit_rows_.First(count), logits_.First(count));
     b.Sample(first, logits_.First(count));

@@ -20,8 +20,9 @@ class Model {
   static absl::StatusOr<Model> Load(const Checkpoint& checkpoint, int max_rows, Backend* backend,
                                     const std::function<void(int layers)>& progress = {});
 
-  // Queues one step: absorbs plan.tokens into the states, draws and scores plan.logits.
-  void Forward(const StepPlan& plan, Backend& backend) const;
+  // Queues one step of the backend's plan: absorbs its tokens into the states, draws and scores its
+  // logits.
+  void Forward(StepShape step, Backend& backend) const;
 
   int64_t parameters() const { return parameters_; }
 

@@ -172,4 +172,16 @@ std::vector<float> RopeInverseFrequencies(const ModelConfig& config) {
   return frequencies;
 }
 
+RopeTable MakeRopeTable(const ModelConfig& config, int offsets) {
+  const std::vector<float> frequencies = RopeInverseFrequencies(config);
+  RopeTable table;
+  for (int offset = 0; offset < offsets; ++offset) {
+    for (const float frequency : frequencies) {
+      table.cos.push_back(static_cast<float>(std::cos(double{frequency} * offset)));
+      table.sin.push_back(static_cast<float>(std::sin(double{frequency} * offset)));
+    }
+  }
+  return table;
+}
+
 }  // namespace liger

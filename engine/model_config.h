@@ -77,6 +77,13 @@ absl::Status Validate(const ModelConfig& config);
 // The inverse frequencies [head_dim / 2] of the window path, scaling applied.
 std::vector<float> RopeInverseFrequencies(const ModelConfig& config);
 
+// cos and sin of offset * inverse frequency, [offsets][head_dim / 2] each.
+struct RopeTable {
+  std::vector<float> cos;
+  std::vector<float> sin;
+};
+RopeTable MakeRopeTable(const ModelConfig& config, int offsets);
+
 }  // namespace liger
 
 #endif  // LIGER_ENGINE_MODEL_CONFIG_H_

@@ -282,7 +282,7 @@ inline void AttentionOf(const AttentionParams& p, int part, int parts) {
 }
 
 inline void Attention(const AttentionParams& p, int part, int parts) {
-  if (p.shape.row_type == DType::kF32) {
+  if (p.shape.row_type == RowType::kF32) {
     AttentionOf<float>(p, part, parts);
   } else {
     AttentionOf<uint16_t>(p, part, parts);

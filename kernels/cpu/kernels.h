@@ -157,51 +157,8 @@ struct SiluMulParams {
 
 // ---- Liger attention ----------------------------------------------------------------------------
 
-struct AttentionShape {
-  GateKind gate = GateKind::kGla;
-  int num_heads = 0;     // Hq
-  int num_kv_heads = 0;  // Hk, divides Hq
-  int head_dim = 0;      // D, a multiple of 16, at most 256
-  int window = 0;        // keys that a query sees, its own included
-  float gate_normalizer = 16;
-  float mix = 0.5f;
-  DType row_type = DType::kF32;
-
-  int ring_rows() const { return window + kFoldBlock; }
-  int matrices_per_head() const { return gate == GateKind::kGsa ? 2 : 1; }
-  size_t recurrence_floats() const {
-    return size_t{1} * num_kv_heads * matrices_per_head() * head_dim * head_dim;
-  }
-  size_t row_bytes() const {
-    return size_t{2} * num_kv_heads * ring_rows() * head_dim * SizeOf(row_type);
-  }
-  size_t qkv_size() const { return size_t(num_heads + 2 * num_kv_heads) * head_dim; }
-};
-
-// The state of one layer of one request. Addresses of slot s are base + s * slot_stride bytes:
-//   recurrence  float32 [Hk][1 or 2 (gsa: K~, V~)][D][D]; S[d][e], d of the key, e of the value
-//               (K~[d][m], V~[m][e])
-//   rows        [Hk][2 (k, v)][ring_rows][D] of row_type: token t (from 1) lies at (t - 1) mod
-//               ring_rows; k before RoPE
-struct LayerState {
-  std::byte* recurrence = nullptr;
-  std::byte* rows = nullptr;
-  size_t slot_stride = 0;
-};
-
-// The output of token t reads S folded at F(t) = 16 floor((t - 1) / 16): where `folded` is smaller,
-// the fold routine is applied first (to S itself if F(t) <= committed, else to a copy in scratch).
-// With B the running sum of g from the fold on and j over the rows F(t) < j <= t,
-//   gla, hgrn2:  r_t = (q'_t exp(B_t)) S + sum_j ((q'_t exp(B_t - B_j)) . k'_j) v_j
-//   gsa:         o_t[m] = exp(B_t)[m] (q_t K~)[m] + sum_j exp(B_t - B_j)[m] s_j[m] (q_t . k_j)
-//                p_t = softmax(o_t)
-//                r_t = (p_t exp(B_t)) V~ + sum_j ((p_t exp(B_t - B_j)) . s_j) v_j
-//   window:      y_t = softmax_j(RoPE(q_t) . RoPE(k_j) / sqrt(D)) v_j, j over (t - window, t]
-//   out_t      = mix * r_t + (1 - mix) * y_t
-// exp(B_t - B_j) is the product of exp(g_i), i in (j, t]: exp(-B_j) overflows with strong gates.
-// All k, v are read as the rows hold them, the token's own included: what is rounded to bf16 is
-// read rounded. RoPE turns by offsets from the block's fold point, never by absolute positions.
-// Afterwards the caller advances position, and folded to FoldedAfter(span).
+// Attention of kernels/attention_types.h: exact, token by token, whatever the split into steps.
+// exp(B_t - B_j) is the product of exp(g_i), i in (j, t].
 struct AttentionParams {
   AttentionShape shape;
   const float* qkv = nullptr;       // [rows, (Hq + 2 Hk) D] = [q heads | k heads | v heads], raw
@@ -209,8 +166,7 @@ struct AttentionParams {
   const float* q_norm = nullptr;    // [D] or null: RMSNorm over each head, after the bias
   const float* k_norm = nullptr;
   float norm_eps = 0;
-  // cos and sin of offset * inverse frequency: [window + 2 * kFoldBlock][D / 2] each, offset 0
-  // first
+  // cos and sin of offset * inverse frequency: [shape.rope_offsets()][D / 2] each, offset 0 first
   const float* rope_cos = nullptr;
   const float* rope_sin = nullptr;
   float* out = nullptr;  // [rows, Hq * D]

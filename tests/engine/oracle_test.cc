@@ -71,7 +71,7 @@ void ExpectLogitsAndLikelihoodOfPrompts(const Reference& reference, cpu::Isa isa
     backend.rows.clear();
     StepPlan plan{.tokens = ids, .spans = {{.slot = 0, .num_rows = n, .committed = n}}};
     for (int row = 0; row < n; ++row) plan.logits.push_back({.row = row, .slot = 0});
-    ASSERT_TRUE(backend.RunStep(plan, [&] { model->Forward(plan, backend); }).ok());
+    ASSERT_TRUE(backend.RunStep(plan, [&](StepShape step) { model->Forward(step, backend); }).ok());
     ASSERT_EQ(backend.rows.size(), n);
 
     const std::vector<float>& last = backend.rows.back();

@@ -76,7 +76,7 @@ class AttentionReference {
   Doubles Stored(Doubles x) const {
     for (double& v : x) {
       const auto stored = static_cast<float>(v);
-      v = shape_.row_type == DType::kF32 ? stored : scalar::FromBf16(scalar::ToBf16(stored));
+      v = shape_.row_type == RowType::kF32 ? stored : scalar::FromBf16(scalar::ToBf16(stored));
     }
     return x;
   }

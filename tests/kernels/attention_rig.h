@@ -28,7 +28,7 @@ class AttentionRig {
     state_.assign(slots * slot_bytes_, std::byte{0xff});  // NaN in float32 and bf16
     scratch_.assign(parts * AttentionScratchBytes(shape), std::byte{0xff});
     const int half = shape.head_dim / 2;
-    for (int offset = 0; offset < shape.window + 2 * kFoldBlock; ++offset) {
+    for (int offset = 0; offset < shape.rope_offsets(); ++offset) {
       for (int d = 0; d < half; ++d) {
         const double angle = offset * std::pow(extras.theta, -double(d) / half);
         cos_.push_back(static_cast<float>(std::cos(angle)));

@@ -20,7 +20,7 @@ namespace liger::cpu {
 namespace {
 
 AttentionShape Shape(GateKind gate, int num_heads, int num_kv_heads, int head_dim, int window,
-                     DType row_type = DType::kF32) {
+                     RowType row_type = RowType::kF32) {
   return {.gate = gate,
           .num_heads = num_heads,
           .num_kv_heads = num_kv_heads,
@@ -32,13 +32,13 @@ AttentionShape Shape(GateKind gate, int num_heads, int num_kv_heads, int head_di
 const std::vector<AttentionShape> kShapes = {
     Shape(GateKind::kGla, 9, 3, 64, 64),
     Shape(GateKind::kGla, 2, 2, 16, 65),
-    Shape(GateKind::kGla, 6, 3, 80, 64, DType::kBf16),
-    Shape(GateKind::kGla, 16, 1, 48, 64, DType::kBf16),
+    Shape(GateKind::kGla, 6, 3, 80, 64, RowType::kBf16),
+    Shape(GateKind::kGla, 16, 1, 48, 64, RowType::kBf16),
     Shape(GateKind::kHgrn2, 4, 2, 96, 65),
-    Shape(GateKind::kHgrn2, 7, 1, 128, 64, DType::kBf16),
+    Shape(GateKind::kHgrn2, 7, 1, 128, 64, RowType::kBf16),
     Shape(GateKind::kHgrn2, 3, 3, 32, 16),
     Shape(GateKind::kGsa, 4, 1, 64, 64),
-    Shape(GateKind::kGsa, 2, 1, 256, 65, DType::kBf16),
+    Shape(GateKind::kGsa, 2, 1, 256, 65, RowType::kBf16),
     Shape(GateKind::kGsa, 5, 5, 32, 100),
 };
 
@@ -86,7 +86,7 @@ TEST_P(AttentionShapeTest, MatchesFloat64) {
     }
     // A stored row may round to the neighbouring bf16 where its float32 value differs in the last
     // bit: with biases or norms only.
-    const bool may_round_apart = shape().row_type == DType::kBf16 && !extras.bias.empty();
+    const bool may_round_apart = shape().row_type == RowType::kBf16 && !extras.bias.empty();
     EXPECT_LT(worst, (may_round_apart ? 1e-3 : 1e-5) * largest);
   }
 }
@@ -250,7 +250,7 @@ std::string ShapeName(const testing::TestParamInfo<AttentionShape>& info) {
   const char* gates[] = {"gla", "hgrn2", "gsa"};
   return std::string(gates[static_cast<int>(shape.gate)]) + "_q" + std::to_string(shape.num_heads) +
          "_kv" + std::to_string(shape.num_kv_heads) + "_d" + std::to_string(shape.head_dim) + "_w" +
-         std::to_string(shape.window) + (shape.row_type == DType::kF32 ? "_f32" : "_bf16");
+         std::to_string(shape.window) + (shape.row_type == RowType::kF32 ? "_f32" : "_bf16");
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, AttentionShapeTest, testing::ValuesIn(kShapes), ShapeName);
