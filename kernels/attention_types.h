@@ -54,17 +54,17 @@ struct AttentionShape {
   float mix = 0.5f;
   RowType row_type = RowType::kF32;  // of the state and, on a GPU, of activations
 
-  int ring_rows() const { return window + kFoldBlock; }
+  constexpr int ring_rows() const { return window + kFoldBlock; }
   // Offsets that rows are turned by, counted from a fold point before them.
-  int rope_offsets() const { return window + 2 * kFoldBlock; }
-  int matrices_per_head() const { return gate == GateKind::kGsa ? 2 : 1; }
-  size_t recurrence_floats() const {
+  constexpr int rope_offsets() const { return window + 2 * kFoldBlock; }
+  constexpr int matrices_per_head() const { return gate == GateKind::kGsa ? 2 : 1; }
+  constexpr size_t recurrence_floats() const {
     return size_t{1} * num_kv_heads * matrices_per_head() * head_dim * head_dim;
   }
-  size_t row_bytes() const {
+  constexpr size_t row_bytes() const {
     return size_t{2} * num_kv_heads * ring_rows() * head_dim * SizeOf(row_type);
   }
-  size_t qkv_size() const { return size_t(num_heads + 2 * num_kv_heads) * head_dim; }
+  constexpr size_t qkv_size() const { return size_t(num_heads + 2 * num_kv_heads) * head_dim; }
 };
 
 // The state of one layer of one request. Addresses of slot s are base + s * slot_stride bytes:

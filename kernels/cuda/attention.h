@@ -31,6 +31,13 @@ struct AttentionParams {
 };
 constexpr int RopeOffsets(const AttentionShape& shape) { return shape.window + 128; }
 
+// Any spans, any head_dim up to 128, exact in float32: a sequence's bits do not depend on how it is
+// split into steps, nor on what is computed beside it.
+size_t AttentionExactSharedBytes(const AttentionShape& shape);
+// Once, before AttentionExact: the shape's shared memory.
+cudaError_t InitAttentionExact(const AttentionShape& shape);
+cudaError_t AttentionExact(const AttentionParams& params, cudaStream_t stream);
+
 }  // namespace liger::cuda
 
 #endif  // LIGER_KERNELS_CUDA_ATTENTION_H_
