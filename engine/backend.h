@@ -37,8 +37,9 @@ struct Activations {  // [rows, cols]
   void* data = nullptr;
   int rows = 0;
   int cols = 0;
+  Precision precision = Precision::kActivation;
   // The first `count` rows.
-  Activations First(int count) const { return {data, count, cols}; }
+  Activations First(int count) const { return {data, count, cols, precision}; }
 };
 
 // A row of logits that a step needs: to draw from, or to score a known token.
@@ -74,7 +75,9 @@ struct AttentionWeights {
 struct BackendOptions {
   std::string dtype = "auto";
   int threads = 0;
-  std::string isa = "auto";
+  std::string isa = "auto";       // of the CPU
+  double memory_fraction = 0.92;  // of a GPU's memory, for everything
+  bool batch_invariant = false;   // on a GPU
 };
 
 // Owns device memory, execution resources and the states. In host memory a state is, for every
@@ -100,11 +103,14 @@ class Backend : public StateStorage {
   virtual absl::StatusOr<Vector> LoadVector(const Checkpoint& checkpoint,
                                             absl::Span<const TensorInfo* const> joined) = 0;
   virtual absl::StatusOr<Activations> Allocate(int rows, int cols, Precision precision) = 0;
+  // Tokens that a step absorbs at most where nothing is said.
+  virtual int default_step_tokens() const = 0;
   // The most rows of logits that a step of `max_rows` tokens computes at once: each is as wide as
   // the vocabulary.
   virtual int logit_rows(int max_rows) const = 0;
-  // The states and what attention needs beside them, for `max_slots` requests.
-  virtual absl::Status AllocateStates(const ModelConfig& config, int max_slots) = 0;
+  // The states and what attention needs beside them, for `max_slots` requests; 0: as many as this
+  // backend holds well. Returns how many.
+  virtual absl::StatusOr<int> AllocateStates(const ModelConfig& config, int max_slots) = 0;
 
   virtual void BindSampler(SlotId slot, std::unique_ptr<SamplerState> sampler) = 0;
   virtual std::unique_ptr<SamplerState> UnbindSampler(SlotId slot) = 0;
@@ -141,6 +147,9 @@ class Backend : public StateStorage {
 // INVALID_ARGUMENT names an option that this program or machine cannot serve.
 absl::StatusOr<std::unique_ptr<Backend>> CreateCpuBackend(const Checkpoint& checkpoint,
                                                           const BackendOptions& options);
+// Only where the program is built with LIGER_CUDA. dtype auto is bf16.
+absl::StatusOr<std::unique_ptr<Backend>> CreateCudaBackend(const BackendOptions& options);
+bool HasCudaDevice();
 
 }  // namespace liger
 

@@ -77,7 +77,9 @@ absl::StatusOr<Activations> CpuBackend::Allocate(int rows, int cols, Precision /
   return Activations{activations_.back().data(), rows, cols};
 }
 
-absl::Status CpuBackend::AllocateStates(const ModelConfig& config, int max_slots) {
+absl::StatusOr<int> CpuBackend::AllocateStates(const ModelConfig& config, int max_slots) {
+  constexpr int kDefaultSlots = 32;
+  if (max_slots == 0) max_slots = kDefaultSlots;
   layout_ = StateLayout(config, row_type_);
   rms_norm_eps_ = config.rms_norm_eps;
 
@@ -99,7 +101,7 @@ absl::Status CpuBackend::AllocateStates(const ModelConfig& config, int max_slots
   rope_ = MakeRopeTable(config, layout_.shape.rope_offsets());
   samplers_.assign(pool_.parts(), Sampler(config.vocab_size));
   bound_.resize(max_slots);
-  return absl::OkStatus();
+  return max_slots;
 }
 
 // ---- States -------------------------------------------------------------------------------------

@@ -32,8 +32,9 @@ class CpuBackend : public Backend {
   absl::StatusOr<Vector> LoadVector(const Checkpoint& checkpoint,
                                     absl::Span<const TensorInfo* const> joined) override;
   absl::StatusOr<Activations> Allocate(int rows, int cols, Precision precision) override;
+  int default_step_tokens() const override { return 512; }
   int logit_rows(int /*max_rows*/) const override { return 64; }
-  absl::Status AllocateStates(const ModelConfig& config, int max_slots) override;
+  absl::StatusOr<int> AllocateStates(const ModelConfig& config, int max_slots) override;
 
   void ClearSlot(SlotId slot) override;
   void CopySlot(SlotId from, SlotId to) override;

@@ -1,5 +1,6 @@
 #include "engine/engine.h"
 
+#include <algorithm>
 #include <cassert>
 #include <chrono>
 #include <optional>
@@ -105,12 +106,22 @@ absl::Status CheckRange(absl::string_view field, int64_t value, int64_t low, int
 
 absl::StatusOr<std::unique_ptr<Backend>> CreateBackend(const Checkpoint& checkpoint,
                                                        const EngineOptions& options) {
-  if (options.backend == "auto" || options.backend == "cpu") {
-    return CreateCpuBackend(
-        checkpoint, {.dtype = options.dtype, .threads = options.threads, .isa = options.isa});
+  const BackendOptions backend_options{.dtype = options.dtype,
+                                       .threads = options.threads,
+                                       .isa = options.isa,
+                                       .memory_fraction = options.memory_fraction,
+                                       .batch_invariant = options.batch_invariant};
+#if LIGER_CUDA
+  if (options.backend == "cuda" || (options.backend == "auto" && HasCudaDevice())) {
+    return CreateCudaBackend(backend_options);
   }
+#else
   if (options.backend == "cuda") {
     return absl::InvalidArgumentError("backend cuda is not built into this program");
+  }
+#endif
+  if (options.backend == "auto" || options.backend == "cpu") {
+    return CreateCpuBackend(checkpoint, backend_options);
   }
   return absl::InvalidArgumentError(
       absl::StrCat("backend \"", options.backend, "\" is unknown: auto, cpu or cuda"));
@@ -127,12 +138,15 @@ absl::StatusOr<std::unique_ptr<Engine>> CreateEngine(const Checkpoint& checkpoin
 absl::StatusOr<std::unique_ptr<Engine>> CreateEngine(const Checkpoint& checkpoint,
                                                      const EngineOptions& options,
                                                      std::unique_ptr<Backend> backend) {
-  LIGER_RETURN_IF_ERROR(CheckRange("max_slots", options.max_slots, 1, 65536));
-  LIGER_RETURN_IF_ERROR(
-      CheckRange("step_token_budget", options.step_token_budget, options.max_slots, 65536));
-  LIGER_ASSIGN_OR_RETURN(Model model, Model::Load(checkpoint, options.step_token_budget,
-                                                  backend.get(), options.load_progress));
-  LIGER_RETURN_IF_ERROR(backend->AllocateStates(checkpoint.config(), options.max_slots));
+  LIGER_RETURN_IF_ERROR(CheckRange("max_slots", options.max_slots, 0, 65536));
+  const int step_tokens = options.step_token_budget > 0
+                              ? options.step_token_budget
+                              : std::max(backend->default_step_tokens(), 2 * options.max_slots);
+  LIGER_RETURN_IF_ERROR(CheckRange("step_token_budget", step_tokens, options.max_slots, 65536));
+  LIGER_ASSIGN_OR_RETURN(
+      Model model, Model::Load(checkpoint, step_tokens, backend.get(), options.load_progress));
+  LIGER_ASSIGN_OR_RETURN(const int slots,
+                         backend->AllocateStates(checkpoint.config(), options.max_slots));
   EngineInfo info{.config = checkpoint.config(),
                   .backend = backend->name(),
                   .device = backend->device(),
@@ -141,9 +155,9 @@ absl::StatusOr<std::unique_ptr<Engine>> CreateEngine(const Checkpoint& checkpoin
                   .parameters = model.parameters(),
                   .weight_bytes = backend->weight_bytes(),
                   .state_bytes = backend->state_bytes(),
-                  .step_token_budget = options.step_token_budget};
+                  .step_token_budget = step_tokens};
   return std::make_unique<LigerEngine>(std::move(backend), std::move(model), std::move(info),
-                                       options.max_slots);
+                                       slots);
 }
 
 }  // namespace liger

@@ -63,12 +63,14 @@ struct StepOutput {
 };
 
 struct EngineOptions {
-  std::string backend = "auto";  // auto, cpu or cuda
-  std::string dtype = "auto";    // of the weights: auto, or one of engine/cpu_memory.h
-  int max_slots = 32;
-  int step_token_budget = 512;  // most tokens that one step absorbs
-  int threads = 0;              // of the CPU backend; 0: one for each core
-  std::string isa = "auto";     // CPU instruction set: auto, scalar, avx2, avx512 or amx
+  std::string backend = "auto";   // auto, cpu or cuda
+  std::string dtype = "auto";     // of the weights: auto, or one of engine/cpu_memory.h
+  int max_slots = 0;              // 0: cpu 32, cuda as many as fit into memory_fraction
+  int step_token_budget = 0;      // most tokens that one step absorbs; 0: cpu 512, cuda 4096
+  double memory_fraction = 0.92;  // of a GPU's memory
+  bool batch_invariant = false;   // on a GPU: the same bits whatever else is computed
+  int threads = 0;                // of the CPU backend; 0: one for each core
+  std::string isa = "auto";       // CPU instruction set: auto, scalar, avx2, avx512 or amx
   // Told after each layer how many are loaded; may be empty.
   std::function<void(int layers)> load_progress;
 };

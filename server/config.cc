@@ -134,8 +134,13 @@ void AddModelFlags(CLI::App& app, ServerConfig& config) {
       ->check(Seed());
   Add(app, "backend", config.engine.backend, "What computes")->check(backends);
   Add(app, "dtype", config.engine.dtype,
-      "Type of the weights in memory; auto: int4 where the model is stored in 4 bits, else int8")
+      "Type of the weights in memory; auto: on a CPU int4 where the model is stored in 4 bits, "
+      "else "
+      "int8; on a GPU, where f32 is the other one, bf16")
       ->check(OneOf(dtypes));
+  Add(app, "batch-invariant", config.engine.batch_invariant,
+      "On a GPU: an answer's bits do not depend on what else is computed; slower")
+      ->check(OneOf({"true", "false"}));
   Add(app, "isa", config.engine.isa, "CPU instruction set; auto: the best there is")
       ->check(OneOf({"auto", "scalar", "avx2", "avx512", "amx"}));
   Add(app, "threads", config.engine.threads, "CPU threads that compute; 0: one for each core")
@@ -145,12 +150,19 @@ void AddModelFlags(CLI::App& app, ServerConfig& config) {
 void AddCapacityFlags(CLI::App& app, ServerConfig& config) {
   app.option_defaults()->group("Capacity");
   Add(app, "max-slots", config.engine.max_slots,
-      "Outputs generated at once; each holds one state, allocated at start")
-      ->check(InRange(1, 4096));
+      "Outputs generated at once; each holds one state, allocated at start; auto: 32 on a CPU, on "
+      "a "
+      "GPU as many as fit into --memory-fraction")
+      ->default_str("auto")
+      ->check(InRange(1, 65535));
+  Add(app, "memory-fraction", config.engine.memory_fraction,
+      "Share of a GPU's memory that weights, work space and states may take")
+      ->check(InRange(0.05, 1.0));
   Add(app, "max-queue", config.max_queue, "Requests that may wait for a slot")
       ->check(InRange(1, 1000000));
   Add(app, "step-token-budget", config.engine.step_token_budget,
-      "Most tokens that one step absorbs")
+      "Most tokens that one step absorbs; auto: 512 on a CPU, 4096 on a GPU, or twice --max-slots")
+      ->default_str("auto")
       ->check(InRange(16, 65536));
   Add(app, "max-prompt-tokens", config.max_prompt_tokens, "Longest prompt")
       ->check(InRange<int64_t>(1, int64_t{1} << 30));
@@ -278,7 +290,8 @@ std::string CrossCheck(const ServerConfig& config) {
     return absl::StrCat("--default-max-tokens: ", config.default_max_tokens,
                         " is over --max-output-tokens ", config.max_output_tokens);
   }
-  if (config.engine.step_token_budget <= config.engine.max_slots) {
+  if (config.engine.step_token_budget != 0 &&
+      config.engine.step_token_budget <= config.engine.max_slots) {
     return absl::StrCat("--step-token-budget: ", config.engine.step_token_budget,
                         " must be over --max-slots ", config.engine.max_slots,
                         ", so that prompts go on beside running outputs");

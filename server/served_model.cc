@@ -114,11 +114,11 @@ absl::StatusOr<ServedModel> LoadModel(const ServerConfig& config) {
        {"device", info.device},
        {"dtype", info.dtype},
        {"weight_bytes", info.weight_bytes},
-       {"slots", config.engine.max_slots},
+       {"slots", model.engine->states().total()},
        {"state_bytes", info.state_bytes},
        {"seconds", SecondsSince(begin)}});
   model.limits = {.vocab_size = info.config.vocab_size,
-                  .max_outputs = config.engine.max_slots,
+                  .max_outputs = model.engine->states().total(),
                   .max_prompt_tokens = config.max_prompt_tokens,
                   .max_output_tokens = config.max_output_tokens,
                   .default_max_tokens = config.default_max_tokens,

@@ -16,6 +16,7 @@
 #include "absl/types/span.h"
 #include "engine/model_config.h"
 #include "engine/weights/data_type.h"
+#include "kernels/random_weights.h"
 
 namespace liger {
 
@@ -73,6 +74,12 @@ class Checkpoint {
   virtual absl::Status status() const { return absl::OkStatus(); }
 
   virtual CheckpointSource source() const = 0;
+
+  // How a tensor is drawn, for devices that draw it themselves: the numbers of ReadRows. Nothing
+  // where weights are read.
+  virtual std::optional<RandomMatrix> Random(const TensorInfo& /*tensor*/) const {
+    return std::nullopt;
+  }
 
   // For backends that keep the numbers of a file as they are. How a tensor is stored: kF32 where
   // only ReadRows can tell.

@@ -14,30 +14,17 @@ namespace {
 
 constexpr double kBiasDeviation = 0.1;
 
-// The output function of SplitMix64 (Steele, Lea, Flood 2014).
-uint64_t Mix(uint64_t z) {
-  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-  return z ^ (z >> 31);
-}
-
 uint64_t HashName(uint64_t seed, absl::string_view name) {
-  for (char c : name) seed = Mix(seed + static_cast<unsigned char>(c) + 0x9e3779b97f4a7c15u);
+  for (char c : name) seed = MixBits(seed + static_cast<unsigned char>(c) + 0x9e3779b97f4a7c15u);
   return seed;
 }
 
-// The difference of two 16-bit uniform numbers: a triangle around 0, of deviation 2^16 / sqrt(6).
-float Triangle(uint64_t bits) {
-  return static_cast<float>(static_cast<int32_t>(bits & 0xffff) -
-                            static_cast<int32_t>((bits >> 16) & 0xffff));
-}
-
-void FillRow(uint64_t key, double deviation, absl::Span<float> out) {
-  const auto scale = static_cast<float>(deviation * std::sqrt(6.0) / 65536);
+void FillRow(const RandomMatrix& matrix, int64_t row, absl::Span<float> out) {
+  const uint64_t key = RandomRowKey(matrix, row);
   for (size_t i = 0; i < out.size(); i += 2) {
-    const uint64_t bits = Mix(key + i * 0x9e3779b97f4a7c15u);
-    out[i] = scale * Triangle(bits);
-    if (i + 1 < out.size()) out[i + 1] = scale * Triangle(bits >> 32);
+    const RandomPair pair = RandomPairAt(matrix, key, static_cast<int64_t>(i));
+    out[i] = pair.first;
+    if (i + 1 < out.size()) out[i + 1] = pair.second;
   }
 }
 
@@ -68,13 +55,20 @@ class RandomCheckpoint final : public Checkpoint {
       std::fill(out.begin(), out.end(), 1.0f);
       return;
     }
-    const uint64_t key = tensors_.find(info.name)->second.key;
+    const RandomMatrix matrix = *Random(info);
     const int64_t size = info.row_size();
-    const double deviation =
-        info.shape.size() == 1 ? kBiasDeviation : 1 / std::sqrt(static_cast<double>(size));
     for (size_t done = 0; done < out.size(); done += size, ++first_row) {
-      FillRow(Mix(key + static_cast<uint64_t>(first_row)), deviation, out.subspan(done, size));
+      FillRow(matrix, first_row, out.subspan(done, size));
     }
+  }
+
+  std::optional<RandomMatrix> Random(const TensorInfo& info) const override {
+    if (absl::EndsWith(info.name, "norm.weight")) return std::nullopt;
+    const double deviation = info.shape.size() == 1
+                                 ? kBiasDeviation
+                                 : 1 / std::sqrt(static_cast<double>(info.row_size()));
+    return RandomMatrix{.key = tensors_.find(info.name)->second.key,
+                        .scale = static_cast<float>(deviation * std::sqrt(6.0) / 65536)};
   }
 
   CheckpointSource source() const override {

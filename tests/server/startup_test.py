@@ -25,7 +25,7 @@ def fails(*flags, env=None) -> tuple[int, str]:
 @pytest.mark.parametrize("flags, said", [
     (["--backend=cuda"], "--backend: cuda is not built"),
     (["--dtype=int2"], "--dtype"),
-    (["--max-slots=0"], "--max-slots: '0' is outside [1, 4096]"),
+    (["--max-slots=0"], "--max-slots: '0' is outside [1, 65535]"),
     (["--http-listen=127.0.0.1:80"], "--http-listen: HTTP is not built"),
     (["--nonsense"], "--nonsense"),
 ], ids=lambda value: value[0] if isinstance(value, list) else "")

@@ -1,0 +1,399 @@
+#include "engine/cuda_backend.h"
+
+#include <algorithm>
+#include <thread>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "engine/status_macros.h"
+
+namespace liger {
+namespace {
+
+// Products of more rows than this are rounded up to a multiple of it, so that few shapes need
+// plans.
+constexpr int kRowMultiple = 64;
+
+constexpr int RoundUp(int value, int multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
+
+// The rows that a graph exists for, at least `rows`.
+int GraphRows(int rows) {
+  for (const int fine : {1, 2, 4}) {
+    if (rows <= fine) return fine;
+  }
+  if (rows <= 64) return RoundUp(rows, 8);
+  return rows <= 256 ? RoundUp(rows, 32) : RoundUp(rows, 128);
+}
+
+}  // namespace
+
+// ---- Creation -----------------------------------------------------------------------------------
+
+absl::StatusOr<std::unique_ptr<CudaBackend>> CudaBackend::Create(const Options& options) {
+  std::unique_ptr<CudaBackend> backend(new CudaBackend(options));
+  LIGER_RETURN_IF_ERROR(backend->Init());
+  return backend;
+}
+
+absl::Status CudaBackend::Init() {
+  int count = 0;
+  if (cudaGetDeviceCount(&count) != cudaSuccess || count == 0) {
+    return absl::InvalidArgumentError("backend cuda: this machine has no CUDA device");
+  }
+  cudaDeviceProp device{};
+  LIGER_RETURN_IF_ERROR(CudaStatus(cudaGetDeviceProperties(&device, 0), "device"));
+  if (device.major < 8) {
+    return absl::InvalidArgumentError(absl::StrCat("backend cuda: ", device.name,
+                                                   " has compute capability ", device.major, ".",
+                                                   device.minor, "; 8.0 is the least"));
+  }
+  device_ = device.name;
+  LIGER_RETURN_IF_ERROR(
+      CudaStatus(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "stream"));
+  LIGER_ASSIGN_OR_RETURN(linear_, CudaLinear::Create(options_.type));
+  const int cores = static_cast<int>(std::thread::hardware_concurrency());
+  LIGER_ASSIGN_OR_RETURN(loader_,
+                         CudaWeightLoader::Create(options_.type, stream_,
+                                                  options_.threads > 0 ? options_.threads : cores));
+  return absl::OkStatus();
+}
+
+CudaBackend::~CudaBackend() {
+  loader_.reset();
+  for (const auto& [rows, graph] : graphs_) cudaGraphExecDestroy(graph);
+  if (stream_ != nullptr) cudaStreamDestroy(stream_);
+}
+
+absl::Status CudaBackend::Wait(absl::string_view what) {
+  return CudaStatus(cudaStreamSynchronize(stream_), what);
+}
+
+// ---- Loading ------------------------------------------------------------------------------------
+
+absl::StatusOr<Matrix> CudaBackend::LoadMatrix(const Checkpoint& checkpoint,
+                                               absl::Span<const TensorInfo* const> stacked) {
+  LIGER_ASSIGN_OR_RETURN(DeviceMemory data, loader_->Load(checkpoint, stacked));
+  Matrix handle{.id = static_cast<int>(matrices_.size()),
+                .cols = static_cast<int>(stacked.front()->row_size())};
+  for (const TensorInfo* tensor : stacked) handle.rows += static_cast<int>(tensor->rows());
+  weight_bytes_ += static_cast<int64_t>(SizeOf(options_.type)) * handle.rows * handle.cols;
+  matrices_.push_back(data.get());
+  memory_.push_back(std::move(data));
+  return handle;
+}
+
+absl::StatusOr<Vector> CudaBackend::LoadVector(const Checkpoint& checkpoint,
+                                               absl::Span<const TensorInfo* const> joined) {
+  std::vector<float> values;
+  for (const TensorInfo* tensor : joined) {
+    const size_t size = tensor->shape[0];
+    values.resize(values.size() + size);
+    checkpoint.ReadRows(*tensor, 0, absl::MakeSpan(values).last(size));
+  }
+  const size_t bytes = values.size() * sizeof(float);
+  LIGER_ASSIGN_OR_RETURN(DeviceMemory data, AllocateDevice(bytes, joined.front()->name));
+  LIGER_RETURN_IF_ERROR(CudaStatus(
+      cudaMemcpy(data.get(), values.data(), bytes, cudaMemcpyHostToDevice), joined.front()->name));
+  weight_bytes_ += static_cast<int64_t>(bytes);
+  vectors_.push_back(static_cast<const float*>(data.get()));
+  memory_.push_back(std::move(data));
+  return Vector{static_cast<int>(vectors_.size()) - 1};
+}
+
+absl::StatusOr<Activations> CudaBackend::Allocate(int rows, int cols, Precision precision) {
+  max_rows_ = std::max(max_rows_, rows);
+  const size_t size = precision == Precision::kFloat32 ? sizeof(float) : SizeOf(options_.type);
+  // Products round rows up.
+  const size_t bytes = size * RoundUp(rows, kRowMultiple) * cols;
+  LIGER_ASSIGN_OR_RETURN(DeviceMemory data, AllocateDevice(bytes, "activations"));
+  LIGER_RETURN_IF_ERROR(CudaStatus(cudaMemset(data.get(), 0, bytes), "activations"));
+  memory_.push_back(std::move(data));
+  return Activations{memory_.back().get(), rows, cols, precision};
+}
+
+int CudaBackend::logit_rows(int max_rows) const { return std::min(max_rows, 512); }
+
+absl::StatusOr<int> CudaBackend::AllocateStates(const ModelConfig& config, int max_slots) {
+  LIGER_RETURN_IF_ERROR(Wait("loading weights"));
+  loader_.reset();
+  layout_ = StateLayout(config, options_.type);
+  rms_norm_eps_ = config.rms_norm_eps;
+  constexpr int kMaxHeadDim = 128;
+  if (config.head_dim > kMaxHeadDim) {
+    return absl::InvalidArgumentError(absl::StrCat("backend cuda: head_dim is ", config.head_dim,
+                                                   "; it must be at most ", kMaxHeadDim));
+  }
+  LIGER_RETURN_IF_ERROR(CudaStatus(cuda::InitAttentionExact(layout_.shape), "attention"));
+
+  const RopeTable rope = MakeRopeTable(config, cuda::RopeOffsets(layout_.shape));
+  for (const auto& [table, to] :
+       {std::pair{&rope.cos, &rope_cos_}, std::pair{&rope.sin, &rope_sin_}}) {
+    const size_t bytes = table->size() * sizeof(float);
+    LIGER_ASSIGN_OR_RETURN(DeviceMemory data, AllocateDevice(bytes, "the RoPE table"));
+    LIGER_RETURN_IF_ERROR(CudaStatus(
+        cudaMemcpy(data.get(), table->data(), bytes, cudaMemcpyHostToDevice), "the RoPE table"));
+    *to = static_cast<const float*>(data.get());
+    memory_.push_back(std::move(data));
+  }
+
+  constexpr size_t kAlignment = 256;
+  slot_bytes_ = layout_.stride(kAlignment);
+  if (max_slots == 0) {
+    LIGER_ASSIGN_OR_RETURN(max_slots, SlotsThatFit());
+  }
+  LIGER_ASSIGN_OR_RETURN(
+      states_, AllocateDevice(slot_bytes_ * max_slots, absl::StrCat(max_slots, " slots")));
+  LIGER_RETURN_IF_ERROR(
+      CudaStatus(cudaMemset(states_.get(), 0, slot_bytes_ * max_slots), "states"));
+  LIGER_ASSIGN_OR_RETURN(step_, CudaStepPlan::Create(max_rows_, max_slots));
+  sampler_ = std::make_unique<Sampler>(config.vocab_size);
+  bound_.resize(max_slots);
+  return max_slots;
+}
+
+absl::StatusOr<int> CudaBackend::SlotsThatFit() const {
+  size_t free = 0;
+  size_t total = 0;
+  LIGER_RETURN_IF_ERROR(CudaStatus(cudaMemGetInfo(&free, &total), "memory"));
+  // What graphs and libraries may still ask for stays free.
+  constexpr double kReserve = double{1 << 29};
+  const double spare = static_cast<double>(free) -
+                       (1 - options_.memory_fraction) * static_cast<double>(total) - kReserve -
+                       static_cast<double>(CudaStepPlan::Bytes(max_rows_, max_rows_));
+  const double fit = spare / static_cast<double>(slot_bytes_);
+  if (fit < 1) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "no slot of ", slot_bytes_, " bytes fits into memory_fraction ", options_.memory_fraction,
+        " of the GPU's ", total, " bytes, ", free, " of which are free"));
+  }
+  // Each output gets a token in every step, and prompts must go on.
+  return static_cast<int>(std::min(fit, static_cast<double>(max_rows_ - 1)));
+}
+
+// ---- States -------------------------------------------------------------------------------------
+
+std::byte* CudaBackend::Slot(SlotId slot) const {
+  return static_cast<std::byte*>(states_.get()) + slot * slot_bytes_;
+}
+
+cuda::LastHidden CudaBackend::LastHiddenVectors() const {
+  return {.base = Slot(0) + layout_.last_hidden(),
+          .slot_stride = slot_bytes_,
+          .size = layout_.hidden_size};
+}
+
+void CudaBackend::ClearSlot(SlotId slot) {
+  CheckState(cudaMemsetAsync(Slot(slot), 0, slot_bytes_, stream_));
+}
+
+void CudaBackend::CopySlot(SlotId from, SlotId to) {
+  CheckState(cudaMemcpyAsync(Slot(to), Slot(from), slot_bytes_, cudaMemcpyDeviceToDevice, stream_));
+}
+
+void CudaBackend::ReadSlot(SlotId from, std::byte* to) const {
+  CheckState(cudaMemcpyAsync(to, Slot(from), layout_.bytes(), cudaMemcpyDeviceToHost, stream_));
+  CheckState(cudaStreamSynchronize(stream_));
+}
+
+void CudaBackend::WriteSlot(const std::byte* from, SlotId to) {
+  CheckState(cudaMemcpyAsync(Slot(to), from, layout_.bytes(), cudaMemcpyHostToDevice, stream_));
+  CheckState(cudaStreamSynchronize(stream_));
+}
+
+void CudaBackend::CheckState(cudaError_t error) const {
+  if (lost_.ok()) lost_ = CudaStatus(error, "moving a state");
+}
+
+void CudaBackend::BindSampler(SlotId slot, std::unique_ptr<SamplerState> sampler) {
+  bound_[slot] = std::move(sampler);
+}
+
+std::unique_ptr<SamplerState> CudaBackend::UnbindSampler(SlotId slot) {
+  return std::move(bound_[slot]);
+}
+
+// ---- Steps --------------------------------------------------------------------------------------
+
+absl::Status CudaBackend::RunStep(const StepPlan& plan,
+                                  absl::FunctionRef<void(StepShape)> forward) {
+  LIGER_RETURN_IF_ERROR(lost_);
+  plan_ = &plan;
+  status_ = absl::OkStatus();
+  StepShape shape{.rows = static_cast<int>(plan.tokens.size()),
+                  .logits = static_cast<int>(plan.logits.size())};
+  // Steps in which every sequence absorbs and draws one token are those that repeat.
+  const int graph_rows = GraphRows(shape.rows);
+  const bool repeats = shape.rows > 0 && plan.spans.size() == plan.tokens.size() &&
+                       plan.logits.size() == plan.tokens.size() && graph_rows <= max_rows_ &&
+                       graph_rows <= logit_rows(max_rows_);
+  if (repeats) {
+    shape = {.rows = graph_rows, .logits = graph_rows};
+    step_->Pack(plan, shape);
+    Replay(shape, forward);
+  } else {
+    step_->Pack(plan, shape);
+    Check(step_->Upload(stream_), "step plan");
+    forward(shape);
+  }
+  Check(Wait("step"));
+  if (!status_.ok()) {
+    // A device that failed once does not come back within this process.
+    if (cudaPeekAtLastError() != cudaSuccess) lost_ = status_;
+    return status_;
+  }
+  if (repeats) SampleOnHost(0, graph_logits_);
+  return status_;
+}
+
+void CudaBackend::Replay(StepShape shape, absl::FunctionRef<void(StepShape)> forward) {
+  cudaGraphExec_t& graph = graphs_[shape.rows];
+  if (graph == nullptr) {
+    Check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "capturing a step");
+    if (!status_.ok()) return;
+    capturing_ = true;
+    Check(step_->Upload(stream_), "step plan");
+    forward(shape);
+    capturing_ = false;
+    cudaGraph_t captured = nullptr;
+    Check(cudaStreamEndCapture(stream_, &captured), "capturing a step");
+    if (status_.ok()) Check(cudaGraphInstantiate(&graph, captured, 0), "making a graph of a step");
+    if (captured != nullptr) cudaGraphDestroy(captured);
+    if (!status_.ok()) return;
+  }
+  Check(cudaGraphLaunch(graph, stream_), "step");
+}
+
+void CudaBackend::Check(absl::Status status) {
+  if (status_.ok() && !status.ok()) status_ = std::move(status);
+}
+
+const float* CudaBackend::DataOf(const Vector& vector) const {
+  return vector.id < 0 ? nullptr : vectors_[vector.id];
+}
+
+void CudaBackend::Embed(const Matrix& embedding, Activations x) {
+  Check(cuda::Embed(options_.type,
+                    {.embedding = matrices_[embedding.id],
+                     .tokens = step_->tokens(),
+                     .x = static_cast<float*>(x.data),
+                     .rows = x.rows,
+                     .size = x.cols},
+                    stream_),
+        "embedding");
+}
+
+void CudaBackend::AddRmsNorm(Activations x, Activations delta, const Vector& weight, float eps,
+                             Activations out) {
+  Check(cuda::AddRmsNorm(options_.type,
+                         {.x = static_cast<float*>(x.data),
+                          .delta = delta.data,
+                          .weight = DataOf(weight),
+                          .out = out.data,
+                          .rows = out.rows,
+                          .size = out.cols,
+                          .eps = eps},
+                         stream_),
+        "norm");
+}
+
+void CudaBackend::Linear(const Matrix& weights, Activations x, Activations y) {
+  const int rows = x.rows > kRowMultiple ? RoundUp(x.rows, kRowMultiple) : RoundUp(x.rows, 8);
+  Check(linear_->Run({.weights = matrices_[weights.id],
+                      .x = x.data,
+                      .y = y.data,
+                      .m = rows,
+                      .n = weights.rows,
+                      .k = weights.cols,
+                      .y_type = y.precision == Precision::kFloat32 ? RowType::kF32 : options_.type},
+                     stream_));
+}
+
+void CudaBackend::Attention(int layer, const AttentionWeights& weights, Activations qkv,
+                            Activations out) {
+  const cuda::AttentionParams params{.shape = layout_.shape,
+                                     .qkv = qkv.data,
+                                     .qkv_bias = DataOf(weights.qkv_bias),
+                                     .q_norm = DataOf(weights.q_norm),
+                                     .k_norm = DataOf(weights.k_norm),
+                                     .norm_eps = rms_norm_eps_,
+                                     .rope_cos = rope_cos_,
+                                     .rope_sin = rope_sin_,
+                                     .out = out.data,
+                                     .spans = step_->spans(),
+                                     .num_spans = step_->num_spans(),
+                                     .state = {.recurrence = Slot(0) + layout_.recurrence(layer),
+                                               .rows = Slot(0) + layout_.rows(layer),
+                                               .slot_stride = slot_bytes_}};
+  Check(cuda::AttentionExact(params, stream_), "attention");
+}
+
+void CudaBackend::SiluMul(Activations gate_up, Activations out) {
+  Check(
+      cuda::SiluMul(options_.type,
+                    {.gate_up = gate_up.data, .out = out.data, .rows = out.rows, .size = out.cols},
+                    stream_),
+      "activation");
+}
+
+void CudaBackend::StoreLastHidden(Activations hidden) {
+  Check(cuda::StoreLastHidden(options_.type, hidden.data, step_->spans(), step_->num_spans(),
+                              LastHiddenVectors(), stream_),
+        "last hidden vectors");
+}
+
+void CudaBackend::GatherLogitRows(int first, Activations hidden, Activations out) {
+  Check(cuda::GatherRows(options_.type, hidden.data, step_->sources() + first, out.rows,
+                         LastHiddenVectors(), out.data, stream_),
+        "rows of logits");
+}
+
+void CudaBackend::Sample(int first, Activations logits) {
+  if (capturing_) {
+    graph_logits_ = logits;
+    return;
+  }
+  SampleOnHost(first, logits);
+}
+
+void CudaBackend::SampleOnHost(int first, Activations logits) {
+  const size_t wanted = plan_->logits.size() - first;
+  const int rows = static_cast<int>(std::min<size_t>(logits.rows, wanted));
+  host_logits_.resize(size_t{1} * rows * logits.cols);
+  Check(cudaMemcpyAsync(host_logits_.data(), logits.data, host_logits_.size() * sizeof(float),
+                        cudaMemcpyDeviceToHost, stream_),
+        "logits");
+  Check(Wait("logits"));
+  if (!status_.ok()) return;
+  for (int i = 0; i < rows; ++i) {
+    const LogitRow& row = plan_->logits[first + i];
+    const absl::Span<float> values =
+        absl::MakeSpan(host_logits_).subspan(size_t{1} * i * logits.cols, logits.cols);
+    if (row.target >= 0) {
+      row.result->id = row.target;
+      sampler_->Score(values, bound_[row.slot]->params().top_logprobs, row.result);
+    } else {
+      sampler_->Sample(values, *bound_[row.slot], row.token_index, row.result);
+      if (row.result->id >= 0) bound_[row.slot]->Accept(row.result->id);
+    }
+  }
+}
+
+bool HasCudaDevice() {
+  int count = 0;
+  return cudaGetDeviceCount(&count) == cudaSuccess && count > 0;
+}
+
+absl::StatusOr<std::unique_ptr<Backend>> CreateCudaBackend(const BackendOptions& options) {
+  if (options.dtype != "auto" && options.dtype != "bf16" && options.dtype != "f32") {
+    return absl::InvalidArgumentError(absl::StrCat("backend cuda: dtype \"", options.dtype,
+                                                   "\" is not served: auto, bf16 or f32"));
+  }
+  return CudaBackend::Create({.type = options.dtype == "f32" ? RowType::kF32 : RowType::kBf16,
+                              .batch_invariant = options.batch_invariant,
+                              .memory_fraction = options.memory_fraction,
+                              .threads = options.threads});
+}
+
+}  // namespace liger

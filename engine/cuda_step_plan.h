@@ -1,0 +1,68 @@
+// A step's plan in device memory, where kernels and captured graphs read it.
+
+#ifndef LIGER_ENGINE_CUDA_STEP_PLAN_H_
+#define LIGER_ENGINE_CUDA_STEP_PLAN_H_
+
+#include <cuda_runtime.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "engine/backend.h"
+#include "engine/cuda_memory.h"
+#include "kernels/attention_types.h"
+#include "kernels/cuda/row_ops.h"
+
+namespace liger {
+
+// Not thread-safe. One step's at a time: Pack() only when the last Upload() has ended.
+class CudaStepPlan {
+ public:
+  static absl::StatusOr<std::unique_ptr<CudaStepPlan>> Create(int max_rows, int max_slots);
+  // Bytes of device memory that Create takes.
+  static size_t Bytes(int max_rows, int max_slots);
+
+  // Lays `plan` out for `shape`, which has at least its rows and logits: what is more is padding
+  // (token 0, slot -1). Spans of one row come first. Where the shape is padded, all have one row,
+  // and padding spans fill it up. Equal shapes of such plans have equal addresses.
+  void Pack(const StepPlan& plan, StepShape shape);
+  cudaError_t Upload(cudaStream_t stream) const;
+
+  // On the device, as last packed.
+  const SequenceSpan* spans() const { return Device<SequenceSpan>(0); }
+  int num_spans() const { return num_spans_; }
+  int num_single_row_spans() const { return num_single_row_spans_; }
+  const cuda::RowSource* sources() const { return Device<cuda::RowSource>(sources_); }
+  const int32_t* tokens() const { return Device<int32_t>(tokens_); }
+  // On the host, in the same order.
+  absl::Span<const SequenceSpan> host_spans() const {
+    return {reinterpret_cast<const SequenceSpan*>(host_.get()), static_cast<size_t>(num_spans_)};
+  }
+
+ private:
+  CudaStepPlan() = default;
+
+  template <typename T>
+  const T* Device(size_t offset) const {
+    return reinterpret_cast<const T*>(static_cast<const std::byte*>(device_.get()) + offset);
+  }
+  template <typename T>
+  T* Host(size_t offset) const {
+    return reinterpret_cast<T*>(static_cast<std::byte*>(host_.get()) + offset);
+  }
+
+  PinnedMemory host_;
+  DeviceMemory device_;
+  int num_spans_ = 0;
+  int num_single_row_spans_ = 0;
+  size_t sources_ = 0;  // offsets in bytes
+  size_t tokens_ = 0;
+  size_t bytes_ = 0;
+};
+
+}  // namespace liger
+
+#endif  // LIGER_ENGINE_CUDA_STEP_PLAN_H_

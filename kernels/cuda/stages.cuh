@@ -1,0 +1,161 @@
+// A ring of stages in shared memory: one warp fills them with copies from device memory that run
+// by themselves, the others use them. Hopper's bulk copies, or cp.async before it.
+
+#ifndef LIGER_KERNELS_CUDA_STAGES_CUH_
+#define LIGER_KERNELS_CUDA_STAGES_CUH_
+
+#include <cstdint>
+
+namespace liger::cuda {
+
+#if __CUDA_ARCH__ >= 900
+inline constexpr int kFillArrivals = 1;  // one thread tells of all bytes
+#else
+inline constexpr int kFillArrivals = 32;  // each lane tells of its own
+#endif
+
+__device__ __forceinline__ uint32_t SharedAddress(const void* p) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(p));
+}
+
+__device__ __forceinline__ void InitBarrier(uint64_t* barrier, int arrivals) {
+  asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(SharedAddress(barrier)), "r"(arrivals));
+}
+
+__device__ __forceinline__ void Arrive(uint64_t* barrier) {
+  asm volatile("{ .reg .b64 t; mbarrier.arrive.shared.b64 t, [%0]; }" ::"r"(SharedAddress(barrier))
+               : "memory");
+}
+
+// Waits until the phase of this parity is over.
+__device__ __forceinline__ void WaitParity(uint64_t* barrier, uint32_t parity) {
+  uint32_t done = 0;
+  while (done == 0) {
+#if __CUDA_ARCH__ >= 900
+    asm volatile(
+        "{ .reg .pred p; mbarrier.try_wait.parity.shared.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
+        : "=r"(done)
+        : "r"(SharedAddress(barrier)), "r"(parity)
+        : "memory");
+#else
+    asm volatile(
+        "{ .reg .pred p; mbarrier.test_wait.parity.shared.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
+        : "=r"(done)
+        : "r"(SharedAddress(barrier)), "r"(parity)
+        : "memory");
+#endif
+  }
+}
+
+// Place of the ring that a thread is at.
+template <int kStages>
+struct StageCursor {
+  int stage = 0;
+  uint32_t phase = 0;
+  __device__ __forceinline__ void Next() {
+    if (++stage == kStages) {
+      stage = 0;
+      phase ^= 1;
+    }
+  }
+};
+
+// The stages' barriers, in shared memory.
+template <int kStages>
+struct StageBarriers {
+  uint64_t full[kStages];
+  uint64_t empty[kStages];
+
+  // By one thread, before a barrier of the block.
+  __device__ void Init(int users) {
+    for (int i = 0; i < kStages; ++i) {
+      InitBarrier(&full[i], kFillArrivals);
+      InitBarrier(&empty[i], users);
+    }
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+  }
+};
+
+// Fills stages in order; all lanes of one warp call it together.
+template <int kStages, int kStageBytes>
+class StageFiller {
+ public:
+  __device__ StageFiller(StageBarriers<kStages>* barriers, std::byte* stages)
+      : barriers_(barriers), stages_(stages), lane_(threadIdx.x % 32) {}
+
+  // Waits until the next stage is free. `bytes` are what Copy() will bring.
+  __device__ __forceinline__ void Begin(uint32_t bytes) {
+    WaitParity(&barriers_->empty[at_.stage], at_.phase ^ 1);
+#if __CUDA_ARCH__ >= 900
+    if (lane_ == 0) {
+      asm volatile("{ .reg .b64 t; mbarrier.arrive.expect_tx.shared.b64 t, [%0], %1; }" ::"r"(
+                       SharedAddress(&barriers_->full[at_.stage])),
+                   "r"(bytes)
+                   : "memory");
+    }
+#endif
+  }
+  // Queues a copy to `offset` of the stage; all multiples of 16 bytes.
+  __device__ __forceinline__ void Copy(int offset, const void* from, uint32_t bytes) {
+    if (bytes == 0) return;
+    const uint32_t to = SharedAddress(stages_ + at_.stage * kStageBytes + offset);
+#if __CUDA_ARCH__ >= 900
+    if (lane_ == 0) {
+      asm volatile(
+          "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
+          ::"r"(to),
+          "l"(from), "r"(bytes), "r"(SharedAddress(&barriers_->full[at_.stage]))
+          : "memory");
+    }
+#else
+    for (uint32_t i = lane_ * 16; i < bytes; i += 32 * 16) {
+      asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to + i),
+                   "l"(static_cast<const std::byte*>(from) + i)
+                   : "memory");
+    }
+#endif
+  }
+  __device__ __forceinline__ void End() {
+#if __CUDA_ARCH__ < 900
+    asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(
+                     SharedAddress(&barriers_->full[at_.stage]))
+                 : "memory");
+#endif
+    at_.Next();
+  }
+
+ private:
+  StageBarriers<kStages>* barriers_;
+  std::byte* stages_;
+  const int lane_;
+  StageCursor<kStages> at_;
+};
+
+// Uses stages in the same order; a stage is given back by one lane of each using warp.
+template <int kStages, int kStageBytes>
+class StageUser {
+ public:
+  __device__ StageUser(StageBarriers<kStages>* barriers, std::byte* stages)
+      : barriers_(barriers), stages_(stages) {}
+
+  // Waits for the next stage's bytes.
+  __device__ __forceinline__ const std::byte* Next(int* stage) {
+    WaitParity(&barriers_->full[at_.stage], at_.phase);
+    *stage = at_.stage;
+    at_.Next();
+    return stages_ + *stage * kStageBytes;
+  }
+  __device__ __forceinline__ void Release(int stage) {
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) Arrive(&barriers_->empty[stage]);
+  }
+
+ private:
+  StageBarriers<kStages>* barriers_;
+  std::byte* stages_;
+  StageCursor<kStages> at_;
+};
+
+}  // namespace liger::cuda
+
+#endif  // LIGER_KERNELS_CUDA_STAGES_CUH_
