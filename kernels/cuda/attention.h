@@ -38,6 +38,14 @@ size_t AttentionExactSharedBytes(const AttentionShape& shape);
 cudaError_t InitAttentionExact(const AttentionShape& shape);
 cudaError_t AttentionExact(const AttentionParams& params, cudaStream_t stream);
 
+// Spans of one row each, in bfloat16: one pass over the state. Head_dim 64 or 128, windows of 48 to
+// 65 keys, groups of up to 8 query heads.
+bool AttentionDecodeSupports(const AttentionShape& shape);
+// Once, before AttentionDecode: the shape's shared memory.
+cudaError_t InitAttentionDecode(const AttentionShape& shape);
+cudaError_t AttentionDecode(const AttentionParams& params, int multiprocessors,
+                            cudaStream_t stream);
+
 }  // namespace liger::cuda
 
 #endif  // LIGER_KERNELS_CUDA_ATTENTION_H_

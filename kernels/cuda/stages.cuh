@@ -72,7 +72,9 @@ struct StageBarriers {
       InitBarrier(&full[i], kFillArrivals);
       InitBarrier(&empty[i], users);
     }
+#if __CUDA_ARCH__ >= 900
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+#endif
   }
 };
 
@@ -102,8 +104,8 @@ class StageFiller {
 #if __CUDA_ARCH__ >= 900
     if (lane_ == 0) {
       asm volatile(
-          "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
-          ::"r"(to),
+          "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, "
+          "[%3];" ::"r"(to),
           "l"(from), "r"(bytes), "r"(SharedAddress(&barriers_->full[at_.stage]))
           : "memory");
     }
