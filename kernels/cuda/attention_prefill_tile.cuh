@@ -1,0 +1,211 @@
+// What the kernels of chunked prefill share: tensor core products, rows of tokens, gates.
+
+#ifndef LIGER_KERNELS_CUDA_ATTENTION_PREFILL_TILE_CUH_
+#define LIGER_KERNELS_CUDA_ATTENTION_PREFILL_TILE_CUH_
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/cuda/attention_prefill.h"
+#include "kernels/cuda/launch.h"
+#include "kernels/cuda/numeric.cuh"
+
+namespace liger::cuda {
+
+// The kernels' arguments: the caller's, and the parts of the workspace.
+struct PrefillLaunch {
+  AttentionParams attention;
+  const PrefillChunk* chunks = nullptr;
+  const int32_t* first_chunks = nullptr;
+  float* contributions = nullptr;  // [chunks][Hk][1 or 2][D][D]: what a chunk adds to S
+  float* decays = nullptr;         // [chunks][Hk][D]: what S is multiplied by before
+  Bf16* states = nullptr;   // [chunks][Hk][1 or 3][D][D]: S at the chunk's start; gsa: K~ and
+                            // what its rounding left, V~
+  float gate_scale = 0;     // log2(e) / normalizer
+  int heads_per_block = 0;  // query heads of one block of the output kernel
+};
+
+inline constexpr float kLog2e = 1.4426950408889634f;
+
+constexpr int Matrices(GateKind gate) { return gate == GateKind::kGsa ? 2 : 1; }
+constexpr int StateMatrices(GateKind gate) { return gate == GateKind::kGsa ? 3 : 1; }
+
+// Rows of bfloat16 in shared memory are apart by D + 8 elements: eight rows at one column lie in
+// different banks.
+template <int D>
+inline constexpr int kStride = D + 8;
+
+__device__ __forceinline__ float Exp2(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+__device__ __forceinline__ float2 Unpack(uint32_t pair) {
+  return {__uint_as_float(pair << 16), __uint_as_float(pair & 0xffff0000u)};
+}
+__device__ __forceinline__ uint32_t Pack(float x, float y) {
+  const __nv_bfloat162 pair = __floats2bfloat162_rn(x, y);
+  return *reinterpret_cast<const uint32_t*>(&pair);
+}
+// x and y as sums of two bfloat16.
+__device__ __forceinline__ uint32_t Split(float x, float y, uint32_t* low) {
+  const uint32_t high = Pack(x, y);
+  const float2 rounded = Unpack(high);
+  *low = Pack(x - rounded.x, y - rounded.y);
+  return high;
+}
+
+__device__ __forceinline__ uint32_t SharedAddress(const void* pointer) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
+}
+
+// c += a b of a 16 x 16 and a 16 x 8 matrix. With g = lane / 4 and p = 2 (lane % 4), a thread holds
+// c: rows g (0, 1) and g + 8 (2, 3), columns p and p + 1; a: rows g, g + 8 at columns p, p + 1
+// (0, 1) and p + 8, p + 9 (2, 3): two neighbouring c are an a.
+using Accumulator = float[4];
+__device__ __forceinline__ void Multiply(Accumulator& c, const uint32_t (&a)[4], uint32_t b0,
+                                         uint32_t b1) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+      "{%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+__device__ __forceinline__ void LoadMatrices(uint32_t (&out)[4], uint32_t address) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
+               : "r"(address)
+               : "memory");
+}
+__device__ __forceinline__ void LoadTransposed(uint32_t (&out)[4], uint32_t address) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
+               : "r"(address)
+               : "memory");
+}
+
+// The 16 x 16 piece at [row][column] of a matrix in shared memory (of row length kStride<D>) as
+// operands: of two products c_0, c_1 (b0, b1 of the first, then of the second) with the piece's
+// columns as their sums' index (ByRow: matrix[n][k]) or its rows (ByColumn: matrix[k][n]), or as
+// the a of a product, transposed (matrix[k][m]).
+template <int D>
+__device__ __forceinline__ void OperandByRow(uint32_t (&b)[4], const Bf16* matrix, int row,
+                                             int column) {
+  const int lane = threadIdx.x % 32;
+  row += lane % 8 + (lane & 16) / 2;
+  column += lane & 8;
+  LoadMatrices(b, SharedAddress(matrix + row * kStride<D> + column));
+}
+template <int D>
+__device__ __forceinline__ void OperandByColumn(uint32_t (&b)[4], const Bf16* matrix, int row,
+                                                int column) {
+  const int lane = threadIdx.x % 32;
+  row += lane % 8 + (lane & 8);
+  column += (lane & 16) / 2;
+  LoadTransposed(b, SharedAddress(matrix + row * kStride<D> + column));
+}
+template <int D>
+__device__ __forceinline__ void OperandTransposed(uint32_t (&a)[4], const Bf16* matrix, int row,
+                                                  int column) {
+  const int lane = threadIdx.x % 32;
+  row += lane % 8 + (lane & 16) / 2;
+  column += lane & 8;
+  LoadTransposed(a, SharedAddress(matrix + row * kStride<D> + column));
+}
+
+// Copies 16 bytes to shared memory in the background, or zeros.
+__device__ __forceinline__ void CopyAsync(Bf16* to, const Bf16* from, bool present) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
+               :
+               : "r"(SharedAddress(to)), "l"(from), "r"(present ? 16 : 0)
+               : "memory");
+}
+__device__ __forceinline__ void CommitCopies() {
+  asm volatile("cp.async.commit_group;" ::: "memory");
+}
+// Waits for this thread's groups of copies but the last `kPending`.
+template <int kPending>
+__device__ __forceinline__ void WaitForCopies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+}
+
+// Where k (which = 0) or v (1) of a key/value head lies for the token `offset` tokens after the
+// chunk's first; null where no such row exists.
+__device__ __forceinline__ const Bf16* TokenRow(const AttentionParams& params,
+                                                const PrefillChunk& chunk, int kv_head, int which,
+                                                int offset) {
+  const AttentionShape& shape = params.shape;
+  if (offset < -chunk.reach || offset >= chunk.tokens) return nullptr;
+  if (offset >= chunk.old_tokens) {
+    const auto* qkv = static_cast<const Bf16*>(params.qkv);
+    const int head = shape.num_heads + which * shape.num_kv_heads + kv_head;
+    return qkv + (chunk.first_row + offset) * shape.qkv_size() +
+           static_cast<size_t>(head) * shape.head_dim;
+  }
+  const int ring_rows = shape.ring_rows();
+  const int row = (chunk.ring_row + offset + 4 * ring_rows) % ring_rows;
+  const auto* rows =
+      reinterpret_cast<const Bf16*>(params.state.rows + chunk.slot * params.state.slot_stride);
+  return rows + (static_cast<size_t>(kv_head * 2 + which) * ring_rows + row) * shape.head_dim;
+}
+
+// Copies the rows of tokens first .. first + count - 1 (offsets as above), zeros where there are
+// none.
+template <int D>
+__device__ __forceinline__ void CopyRows(Bf16* to, const AttentionParams& params,
+                                         const PrefillChunk& chunk, int kv_head, int which,
+                                         int first, int count) {
+  constexpr int kPieces = D / 8;
+  for (int i = static_cast<int>(threadIdx.x); i < count * kPieces; i += blockDim.x) {
+    const int row = i / kPieces;
+    const int column = i % kPieces * 8;
+    const Bf16* from = TokenRow(params, chunk, kv_head, which, first + row);
+    const Bf16* address = from != nullptr ? from + column : static_cast<const Bf16*>(params.qkv);
+    CopyAsync(to + row * kStride<D> + column, address, from != nullptr);
+  }
+}
+
+// gla's k' = exp(k - largest) * factor, per row of keys [64] in shared memory.
+struct RowSoftmax {
+  float largest, factor;
+};
+template <int D>
+__device__ __forceinline__ void FindRowSoftmax(RowSoftmax* rows, const Bf16* keys) {
+  const int lane = threadIdx.x % 32;
+  for (int row = static_cast<int>(threadIdx.x / 32); row < kPrefillChunk; row += blockDim.x / 32) {
+    float x[D / 32];
+    float largest = -INFINITY;
+#pragma unroll
+    for (int i = 0; i < D / 32; ++i) {
+      x[i] = ToFloat(keys[row * kStride<D> + lane + 32 * i]);
+      largest = fmaxf(largest, x[i]);
+    }
+    largest = WarpMax(largest);
+    float sum = 0;
+#pragma unroll
+    for (int i = 0; i < D / 32; ++i) sum += expf(x[i] - largest);
+    sum = WarpSum(sum);
+    if (lane == 0) rows[row] = {largest, 1 / sum};
+  }
+}
+
+// g in units of log 2, and what enters S beside it: k', or gsa's s.
+struct Gate {
+  float log2_decay, feature;
+};
+template <GateKind kGate>
+__device__ __forceinline__ Gate GateOf(float k, float scale, const RowSoftmax& row) {
+  const float log2_decay = LogSigmoid(k) * scale;
+  if constexpr (kGate == GateKind::kGla) {
+    return {log2_decay, expf(k - row.largest) * row.factor};
+  } else if constexpr (kGate == GateKind::kHgrn2) {
+    return {log2_decay, 1 / (1 + expf(k))};
+  } else {
+    return {log2_decay, -expm1f(log2_decay * (1 / kLog2e))};
+  }
+}
+
+}  // namespace liger::cuda
+
+#endif  // LIGER_KERNELS_CUDA_ATTENTION_PREFILL_TILE_CUH_
