@@ -8,7 +8,7 @@
 #include <map>
 #include <vector>
 
-#include "engine/philox.h"
+#include "kernels/philox.h"
 
 namespace liger {
 namespace {

@@ -2,8 +2,8 @@
 // counter-based generator. A draw is a function of its key and counter, so nothing is carried from
 // token to token and a resumed stream draws what the unbroken one would have.
 
-#ifndef LIGER_ENGINE_PHILOX_H_
-#define LIGER_ENGINE_PHILOX_H_
+#ifndef LIGER_KERNELS_PHILOX_H_
+#define LIGER_KERNELS_PHILOX_H_
 
 #include <array>
 #include <cstdint>
@@ -33,4 +33,4 @@ constexpr double UniformDraw(uint64_t seed, uint32_t stream, uint64_t index) {
 
 }  // namespace liger
 
-#endif  // LIGER_ENGINE_PHILOX_H_
+#endif  // LIGER_KERNELS_PHILOX_H_
