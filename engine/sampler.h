@@ -39,18 +39,21 @@ class SamplerState {
   // Tells the penalties that `id` was drawn.
   void Accept(TokenId id);
 
- private:
-  friend class Sampler;
+  // The distinct tokens of prompt and output, in no order; empty without penalties.
   struct Count {
     TokenId id;
     int32_t in_output;
   };
+  absl::Span<const Count> counts() const { return counts_; }
+
+ private:
+  friend class Sampler;
 
   // The entry of `id` in counts_, made where there is none.
   Count& CountOf(TokenId id);
 
   SamplingParams params_;
-  std::vector<Count> counts_;   // distinct tokens of prompt and output; empty without penalties
+  std::vector<Count> counts_;
   std::vector<int32_t> index_;  // open-addressed hash of ids into counts_; -1: free
 };
 
