@@ -1,0 +1,50 @@
+// y = x W^T for few rows of x, at the rate at which the device can read W. Stock libraries leave
+// bandwidth unused there: too few blocks for small matrices, and a start that nothing hides.
+//
+// W is cut into tiles of rows times chunks of 64 columns, and the line of all chunks into one span
+// of equal length for each multiprocessor. Where a tile is cut, each block leaves its float32 part
+// in the workspace and the last one adds them up in order. How W is cut depends on n, k and the
+// device alone, and a column of the tensor cores' products on nothing beside it: a row of y has the
+// same bits whatever m is and whatever else x holds.
+//
+// The reading of W begins before the kernel in front has ended: W must not be written by a kernel
+// that may still run. x, y and the workspace are touched after it has ended only.
+
+#ifndef LIGER_KERNELS_CUDA_LINEAR_H_
+#define LIGER_KERNELS_CUDA_LINEAR_H_
+
+#include <cuda_bf16.h>
+#include <cuda_runtime.h>
+
+#include <cstddef>
+
+namespace liger::cuda {
+
+struct LinearParams {
+  const __nv_bfloat16* weights = nullptr;  // [n, k], 16-byte aligned
+  const __nv_bfloat16* x = nullptr;        // [m, k], 16-byte aligned
+  void* y = nullptr;                       // [m, n]
+  bool y_is_float32 = false;               // else bfloat16
+  int m = 0;
+  int n = 0;
+  int k = 0;
+  // As large as SkinnyLinearWorkspace() says, set to zero before the first call; 16-byte aligned.
+  // Every call leaves it fit for the next. Calls that may run at once need one each.
+  void* workspace = nullptr;
+};
+
+// 1 <= m <= 64, n >= 1, k a multiple of 8.
+bool SkinnyLinearSupports(int m, int n, int k);
+
+// For the current device.
+size_t SkinnyLinearWorkspace();
+
+// To be called once for a device, before the first SkinnyLinear() on it.
+cudaError_t InitSkinnyLinear();
+
+// cudaErrorInvalidValue where the shape or an alignment is not supported. Queues one kernel.
+cudaError_t SkinnyLinear(const LinearParams& params, cudaStream_t stream);
+
+}  // namespace liger::cuda
+
+#endif  // LIGER_KERNELS_CUDA_LINEAR_H_

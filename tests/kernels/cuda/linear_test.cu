@@ -1,0 +1,261 @@
+// SkinnyLinear against products in double precision, and its promise about bits.
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "kernels/cuda/linear.h"
+#include "tests/kernels/cuda/device.h"
+
+namespace liger::cuda {
+namespace {
+
+using Bf16 = __nv_bfloat16;
+
+// In (-1, 1), rounded to bfloat16. The same numbers for the same seed.
+std::vector<Bf16> Random(size_t size, uint32_t seed) {
+  std::vector<Bf16> values(size);
+  uint64_t state = seed * 0x9e3779b97f4a7c15u + 1;
+  for (Bf16& value : values) {
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    value = __float2bfloat16(static_cast<float>(static_cast<int32_t>(state >> 32)) * 0x1p-31f);
+  }
+  return values;
+}
+
+struct Shape {
+  int n = 0;
+  int k = 0;
+};
+
+class SkinnyLinearTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    LIGER_NEEDS_DEVICE();
+    ExpectOk(InitSkinnyLinear());
+    workspace_bytes_ = SkinnyLinearWorkspace();
+    ASSERT_GT(workspace_bytes_, 0u);
+    ExpectOk(cudaMalloc(&workspace_, workspace_bytes_));
+    ExpectOk(cudaMemset(workspace_, 0, workspace_bytes_));
+  }
+  void TearDown() override { cudaFree(workspace_); }
+
+  // The first m rows of x times W. What lies behind those rows of x and behind y is poisoned, and
+  // y's poison must survive.
+  template <typename T>
+  std::vector<T> Multiply(const DeviceArray<Bf16>& weights, const std::vector<Bf16>& x, int m,
+                          Shape shape) {
+    constexpr size_t kBehind = 4096;
+    DeviceArray<Bf16> device_x(size_t(m) * shape.k + kBehind);
+    ExpectOk(cudaMemcpy(device_x.data(), x.data(), size_t(m) * shape.k * sizeof(Bf16),
+                        cudaMemcpyHostToDevice));
+    const size_t size = size_t(m) * shape.n;
+    DeviceArray<T> y(size + kBehind);
+    LinearParams params;
+    params.weights = weights.data();
+    params.x = device_x.data();
+    params.y = y.data();
+    params.y_is_float32 = sizeof(T) == sizeof(float);
+    params.m = m;
+    params.n = shape.n;
+    params.k = shape.k;
+    params.workspace = workspace_;
+    ExpectOk(SkinnyLinear(params, nullptr));
+    std::vector<T> values = y.Get();
+    const std::vector<unsigned char> poison(kBehind * sizeof(T), 0xff);
+    EXPECT_EQ(std::memcmp(values.data() + size, poison.data(), poison.size()), 0)
+        << "wrote behind y";
+    values.resize(size);
+    return values;
+  }
+
+  void* workspace_ = nullptr;
+  size_t workspace_bytes_ = 0;
+};
+
+float Widen(float x) { return x; }
+float Widen(Bf16 x) { return __bfloat162float(x); }
+
+// Products of bfloat16 are exact in float32. Of the k / 16 + 1 additions that the tensor cores make
+// and the few of the parts, each errs by at most two units in the last place of a sum of no more
+// than `absolute`; a bfloat16 result is rounded to 8 bits.
+template <typename T>
+void ExpectProduct(const std::vector<T>& y, const std::vector<Bf16>& weights,
+                   const std::vector<Bf16>& x, int m, Shape shape) {
+  int wrong = 0;
+  std::vector<float> w(shape.k);
+  std::vector<float> x32(size_t(m) * shape.k);
+  for (size_t i = 0; i < x32.size(); ++i) x32[i] = Widen(x[i]);
+  for (int row = 0; row < shape.n; ++row) {
+    for (int i = 0; i < shape.k; ++i) w[i] = Widen(weights[size_t(row) * shape.k + i]);
+    for (int column = 0; column < m; ++column) {
+      const float* x_row = x32.data() + size_t(column) * shape.k;
+      double sum = 0;
+      double absolute = 0;
+      for (int i = 0; i < shape.k; ++i) {
+        const double product = double(w[i]) * x_row[i];
+        sum += product;
+        absolute += std::fabs(product);
+      }
+      const double steps = shape.k / 16 + 1 + 8;
+      double bound = steps * 2 * std::numeric_limits<float>::epsilon() * absolute + 1e-30;
+      if (sizeof(T) == 2) bound += std::fabs(sum) / 256;
+      const double got = Widen(y[size_t(column) * shape.n + row]);
+      if (!(std::fabs(got - sum) <= bound) && ++wrong <= 5) {
+        ADD_FAILURE() << "y[" << column << ", " << row << "] = " << got << ", not " << sum << " +- "
+                      << bound;
+      }
+    }
+  }
+  EXPECT_EQ(wrong, 0) << "of " << size_t(m) * shape.n;
+}
+
+std::string Name(int m, Shape shape) {
+  return "m " + std::to_string(m) + ", n " + std::to_string(shape.n) + ", k " +
+         std::to_string(shape.k);
+}
+
+TEST_F(SkinnyLinearTest, AnyShapeMatchesDoublePrecision) {
+  const Shape shapes[] = {{1, 8},      {1, 72},     {7, 64},     {77, 576},
+                          {128, 1536}, {129, 136},  {300, 200},  {576, 1536},
+                          {960, 576},  {1031, 264}, {255, 4104}, {33, 14336}};
+  const int sizes[] = {1, 3, 8, 9, 16, 17, 31, 33, 63, 64};
+  int next = 0;
+  for (const Shape shape : shapes) {
+    const auto weights = Random(size_t(shape.n) * shape.k, shape.n);
+    const DeviceArray<Bf16> device_weights(weights);
+    for (int i = 0; i < 4; ++i) {
+      const int m = sizes[next++ % 10];
+      SCOPED_TRACE(Name(m, shape));
+      const auto x = Random(size_t(m) * shape.k, m);
+      ExpectProduct(Multiply<float>(device_weights, x, m, shape), weights, x, m, shape);
+      ExpectProduct(Multiply<Bf16>(device_weights, x, m, shape), weights, x, m, shape);
+    }
+  }
+}
+
+// Large enough for the tall tiles, and for spans of several tiles.
+TEST_F(SkinnyLinearTest, LargeMatrixMatchesDoublePrecision) {
+  for (const Shape shape : {Shape{30001, 1032}, Shape{70003, 328}, Shape{4100, 9000}}) {
+    const auto weights = Random(size_t(shape.n) * shape.k, 1);
+    const DeviceArray<Bf16> device_weights(weights);
+    for (const int m : {1, 40}) {
+      SCOPED_TRACE(Name(m, shape));
+      const auto x = Random(size_t(m) * shape.k, 2);
+      const auto y = Multiply<float>(device_weights, x, m, shape);
+      // Two of the rows of x: the first and the last.
+      for (const int row : {0, m - 1}) {
+        const std::vector<Bf16> x_row(x.begin() + size_t(row) * shape.k,
+                                      x.begin() + size_t(row + 1) * shape.k);
+        const std::vector<float> y_row(y.begin() + size_t(row) * shape.n,
+                                       y.begin() + size_t(row + 1) * shape.n);
+        ExpectProduct(y_row, weights, x_row, 1, shape);
+      }
+    }
+  }
+}
+
+TEST_F(SkinnyLinearTest, BitsOfARowDependOnNothingBesideIt) {
+  for (const Shape shape : {Shape{576, 576}, Shape{2049, 2048}, Shape{24000, 1160}}) {
+    SCOPED_TRACE(Name(64, shape));
+    const DeviceArray<Bf16> weights(Random(size_t(shape.n) * shape.k, 3));
+    const auto x = Random(size_t(64) * shape.k, 4);
+    const auto all = Multiply<float>(weights, x, 64, shape);
+    for (const int m : {1, 7, 16, 29}) {
+      const auto some = Multiply<float>(weights, x, m, shape);
+      EXPECT_EQ(std::memcmp(some.data(), all.data(), some.size() * sizeof(float)), 0) << m;
+    }
+    // Its place among the rows is no matter, nor is a neighbour that holds no numbers.
+    for (const int place : {0, 5, 31}) {
+      std::vector<Bf16> moved(size_t(32) * shape.k,
+                              __float2bfloat16(std::numeric_limits<float>::quiet_NaN()));
+      std::copy_n(x.begin() + size_t(50) * shape.k, shape.k,
+                  moved.begin() + size_t(place) * shape.k);
+      const auto y = Multiply<float>(weights, moved, 32, shape);
+      EXPECT_EQ(std::memcmp(y.data() + size_t(place) * shape.n, all.data() + size_t(50) * shape.n,
+                            shape.n * sizeof(float)),
+                0)
+          << place;
+      EXPECT_TRUE(std::isnan(y[size_t(place + 1) % 32 * shape.n]));
+    }
+  }
+}
+
+// A chain of products, each reading what the one before wrote, all with one workspace, captured
+// into a graph where each may start while the one before ends.
+TEST_F(SkinnyLinearTest, ChainsInAGraphShareAWorkspace) {
+  constexpr int kSize = 1032;
+  constexpr int kLayers = 12;
+  for (const int m : {1, 16, 64}) {
+    SCOPED_TRACE(m);
+    const DeviceArray<Bf16> weights(Random(size_t(kSize) * kSize, 5));
+    const auto x = Random(size_t(m) * kSize, 6);
+    std::vector<Bf16> expected = x;
+    for (int i = 0; i < kLayers; ++i) {
+      expected = Multiply<Bf16>(weights, expected, m, {kSize, kSize});
+    }
+
+    DeviceArray<Bf16> a(x);
+    DeviceArray<Bf16> b(x.size());
+    cudaStream_t stream = nullptr;
+    ExpectOk(cudaStreamCreate(&stream));
+    ExpectOk(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+    for (int i = 0; i < kLayers; ++i) {
+      LinearParams params;
+      params.weights = weights.data();
+      params.x = i % 2 == 0 ? a.data() : b.data();
+      params.y = i % 2 == 0 ? b.data() : a.data();
+      params.m = m;
+      params.n = params.k = kSize;
+      params.workspace = workspace_;
+      ExpectOk(SkinnyLinear(params, stream));
+    }
+    cudaGraph_t graph = nullptr;
+    ExpectOk(cudaStreamEndCapture(stream, &graph));
+    cudaGraphExec_t exec = nullptr;
+    ExpectOk(cudaGraphInstantiate(&exec, graph, 0));
+    for (int replay = 0; replay < 5; ++replay) {
+      a.Set(x);
+      ExpectOk(cudaDeviceSynchronize());
+      ExpectOk(cudaGraphLaunch(exec, stream));
+      ExpectOk(cudaStreamSynchronize(stream));
+      const auto y = a.Get();
+      EXPECT_EQ(std::memcmp(y.data(), expected.data(), y.size() * sizeof(Bf16)), 0) << replay;
+    }
+    cudaGraphExecDestroy(exec);
+    cudaGraphDestroy(graph);
+    cudaStreamDestroy(stream);
+  }
+}
+
+TEST_F(SkinnyLinearTest, RefusesWhatItDoesNotSupport) {
+  EXPECT_TRUE(SkinnyLinearSupports(1, 1, 8));
+  EXPECT_TRUE(SkinnyLinearSupports(64, 128256, 14336));
+  EXPECT_FALSE(SkinnyLinearSupports(65, 128, 128));
+  EXPECT_FALSE(SkinnyLinearSupports(0, 128, 128));
+  EXPECT_FALSE(SkinnyLinearSupports(1, 0, 128));
+  EXPECT_FALSE(SkinnyLinearSupports(1, 128, 0));
+  EXPECT_FALSE(SkinnyLinearSupports(1, 128, 124));
+  EXPECT_FALSE(SkinnyLinearSupports(1, 1 << 30, 1 << 30));
+  const DeviceArray<Bf16> data(4096);
+  LinearParams params;
+  params.weights = data.data();
+  params.x = data.data();
+  params.y = data.data();
+  params.workspace = workspace_;
+  params.m = 1;
+  params.n = 16;
+  params.k = 12;
+  EXPECT_EQ(SkinnyLinear(params, nullptr), cudaErrorInvalidValue);
+  params.k = 16;
+  params.x = data.data() + 1;
+  EXPECT_EQ(SkinnyLinear(params, nullptr), cudaErrorInvalidValue);
+}
+
+}  // namespace
+}  // namespace liger::cuda
