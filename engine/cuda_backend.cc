@@ -6,6 +6,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/status_macros.h"
+#include "kernels/cuda/attention_prefill.h"
+#include "kernels/cuda/linear.h"
 
 namespace liger {
 namespace {
@@ -13,6 +15,8 @@ namespace {
 // Products of more rows than this are rounded up to a multiple of it, so that few shapes need
 // plans.
 constexpr int kRowMultiple = 64;
+// Products of at most so many rows are ours.
+constexpr int kSkinnyRows = 64;
 
 constexpr int RoundUp(int value, int multiple) {
   return (value + multiple - 1) / multiple * multiple;
@@ -50,9 +54,15 @@ absl::Status CudaBackend::Init() {
                                                    device.minor, "; 8.0 is the least"));
   }
   device_ = device.name;
+  multiprocessors_ = device.multiProcessorCount;
   LIGER_RETURN_IF_ERROR(
       CudaStatus(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "stream"));
   LIGER_ASSIGN_OR_RETURN(linear_, CudaLinear::Create(options_.type));
+  LIGER_RETURN_IF_ERROR(CudaStatus(cuda::InitSkinnyLinear(), "products of few rows"));
+  const size_t workspace = cuda::SkinnyLinearWorkspace();
+  LIGER_ASSIGN_OR_RETURN(skinny_workspace_, AllocateDevice(workspace, "products of few rows"));
+  LIGER_RETURN_IF_ERROR(
+      CudaStatus(cudaMemset(skinny_workspace_.get(), 0, workspace), "products of few rows"));
   const int cores = static_cast<int>(std::thread::hardware_concurrency());
   LIGER_ASSIGN_OR_RETURN(loader_,
                          CudaWeightLoader::Create(options_.type, stream_,
@@ -125,7 +135,19 @@ absl::StatusOr<int> CudaBackend::AllocateStates(const ModelConfig& config, int m
     return absl::InvalidArgumentError(absl::StrCat("backend cuda: head_dim is ", config.head_dim,
                                                    "; it must be at most ", kMaxHeadDim));
   }
-  LIGER_RETURN_IF_ERROR(CudaStatus(cuda::InitAttentionExact(layout_.shape), "attention"));
+  const AttentionShape& shape = layout_.shape;
+  decodes_fast_ = !options_.batch_invariant && cuda::AttentionDecodeSupports(shape);
+  prefills_fast_ = !options_.batch_invariant && cuda::PrefillSupports(shape);
+  LIGER_RETURN_IF_ERROR(CudaStatus(cuda::InitAttentionExact(shape), "attention"));
+  if (decodes_fast_) {
+    LIGER_RETURN_IF_ERROR(CudaStatus(cuda::InitAttentionDecode(shape), "attention"));
+  }
+  if (prefills_fast_) {
+    LIGER_ASSIGN_OR_RETURN(
+        prefill_workspace_,
+        AllocateDevice(cuda::PrefillWorkspaceBytes(shape, CudaStepPlan::GroupChunks(max_rows_)),
+                       "prefill"));
+  }
 
   const RopeTable rope = MakeRopeTable(config, cuda::RopeOffsets(layout_.shape));
   for (const auto& [table, to] :
@@ -141,19 +163,26 @@ absl::StatusOr<int> CudaBackend::AllocateStates(const ModelConfig& config, int m
   constexpr size_t kAlignment = 256;
   slot_bytes_ = layout_.stride(kAlignment);
   if (max_slots == 0) {
-    LIGER_ASSIGN_OR_RETURN(max_slots, SlotsThatFit());
+    LIGER_ASSIGN_OR_RETURN(max_slots, SlotsThatFit(config));
   }
   LIGER_ASSIGN_OR_RETURN(
       states_, AllocateDevice(slot_bytes_ * max_slots, absl::StrCat(max_slots, " slots")));
   LIGER_RETURN_IF_ERROR(
       CudaStatus(cudaMemset(states_.get(), 0, slot_bytes_ * max_slots), "states"));
   LIGER_ASSIGN_OR_RETURN(step_, CudaStepPlan::Create(max_rows_, max_slots));
-  sampler_ = std::make_unique<Sampler>(config.vocab_size);
-  bound_.resize(max_slots);
+  LIGER_ASSIGN_OR_RETURN(sampler_, CudaSampler::Create(SamplerSize(config, max_slots)));
   return max_slots;
 }
 
-absl::StatusOr<int> CudaBackend::SlotsThatFit() const {
+CudaSamplerSize CudaBackend::SamplerSize(const ModelConfig& config, int max_slots) const {
+  // A step may score each of its rows and draw once for each slot.
+  return {.max_slots = max_slots,
+          .max_rows = max_rows_ + max_slots,
+          .call_rows = logit_rows(max_rows_),
+          .vocab_size = config.vocab_size};
+}
+
+absl::StatusOr<int> CudaBackend::SlotsThatFit(const ModelConfig& config) const {
   size_t free = 0;
   size_t total = 0;
   LIGER_RETURN_IF_ERROR(CudaStatus(cudaMemGetInfo(&free, &total), "memory"));
@@ -161,7 +190,8 @@ absl::StatusOr<int> CudaBackend::SlotsThatFit() const {
   constexpr double kReserve = double{1 << 29};
   const double spare = static_cast<double>(free) -
                        (1 - options_.memory_fraction) * static_cast<double>(total) - kReserve -
-                       static_cast<double>(CudaStepPlan::Bytes(max_rows_, max_rows_));
+                       static_cast<double>(CudaStepPlan::Bytes(max_rows_, max_rows_)) -
+                       static_cast<double>(CudaSampler::Bytes(SamplerSize(config, max_rows_)));
   const double fit = spare / static_cast<double>(slot_bytes_);
   if (fit < 1) {
     return absl::ResourceExhaustedError(absl::StrCat(
@@ -207,11 +237,12 @@ void CudaBackend::CheckState(cudaError_t error) const {
 }
 
 void CudaBackend::BindSampler(SlotId slot, std::unique_ptr<SamplerState> sampler) {
-  bound_[slot] = std::move(sampler);
+  const absl::Status status = sampler_->Bind(slot, std::move(sampler), stream_);
+  if (lost_.ok()) lost_ = status;
 }
 
 std::unique_ptr<SamplerState> CudaBackend::UnbindSampler(SlotId slot) {
-  return std::move(bound_[slot]);
+  return sampler_->Unbind(slot);
 }
 
 // ---- Steps --------------------------------------------------------------------------------------
@@ -228,12 +259,13 @@ absl::Status CudaBackend::RunStep(const StepPlan& plan,
   const bool repeats = shape.rows > 0 && plan.spans.size() == plan.tokens.size() &&
                        plan.logits.size() == plan.tokens.size() && graph_rows <= max_rows_ &&
                        graph_rows <= logit_rows(max_rows_);
+  if (repeats) shape = {.rows = graph_rows, .logits = graph_rows};
+  step_->Pack(plan, shape, prefills_fast_ ? &layout_.shape : nullptr);
+  LIGER_ASSIGN_OR_RETURN(host_rows_, sampler_->SetRows(plan.logits, shape.logits, stream_));
   if (repeats) {
-    shape = {.rows = graph_rows, .logits = graph_rows};
-    step_->Pack(plan, shape);
     Replay(shape, forward);
+    if (host_rows_) Check(sampler_->SampleHostRows(plan.logits, 0, graph_logits_, stream_));
   } else {
-    step_->Pack(plan, shape);
     Check(step_->Upload(stream_), "step plan");
     forward(shape);
   }
@@ -243,8 +275,8 @@ absl::Status CudaBackend::RunStep(const StepPlan& plan,
     if (cudaPeekAtLastError() != cudaSuccess) lost_ = status_;
     return status_;
   }
-  if (repeats) SampleOnHost(0, graph_logits_);
-  return status_;
+  sampler_->Collect(plan.logits);
+  return absl::OkStatus();
 }
 
 void CudaBackend::Replay(StepShape shape, absl::FunctionRef<void(StepShape)> forward) {
@@ -299,14 +331,33 @@ void CudaBackend::AddRmsNorm(Activations x, Activations delta, const Vector& wei
 }
 
 void CudaBackend::Linear(const Matrix& weights, Activations x, Activations y) {
-  const int rows = x.rows > kRowMultiple ? RoundUp(x.rows, kRowMultiple) : RoundUp(x.rows, 8);
+  const bool wide = y.precision == Precision::kFloat32;
+  // A row's bits do not depend on the others there: batch-invariant, all rows go that way.
+  if (options_.type == RowType::kBf16 && (options_.batch_invariant || x.rows <= kSkinnyRows) &&
+      cuda::SkinnyLinearSupports(1, weights.rows, weights.cols)) {
+    const size_t y_size = wide ? sizeof(float) : SizeOf(options_.type);
+    for (int row = 0; row < x.rows; row += kSkinnyRows) {
+      Check(cuda::SkinnyLinear(
+                {.weights = static_cast<const __nv_bfloat16*>(matrices_[weights.id]),
+                 .x = static_cast<const __nv_bfloat16*>(x.data) + int64_t{row} * x.cols,
+                 .y = static_cast<std::byte*>(y.data) + int64_t{row} * y.cols * y_size,
+                 .y_is_float32 = wide,
+                 .m = std::min(kSkinnyRows, x.rows - row),
+                 .n = weights.rows,
+                 .k = weights.cols,
+                 .workspace = skinny_workspace_.get()},
+                stream_),
+            "product");
+    }
+    return;
+  }
   Check(linear_->Run({.weights = matrices_[weights.id],
                       .x = x.data,
                       .y = y.data,
-                      .m = rows,
+                      .m = RoundUp(x.rows, x.rows > kRowMultiple ? kRowMultiple : 8),
                       .n = weights.rows,
                       .k = weights.cols,
-                      .y_type = y.precision == Precision::kFloat32 ? RowType::kF32 : options_.type},
+                      .y_type = wide ? RowType::kF32 : options_.type},
                      stream_));
 }
 
@@ -326,7 +377,30 @@ void CudaBackend::Attention(int layer, const AttentionWeights& weights, Activati
                                      .state = {.recurrence = Slot(0) + layout_.recurrence(layer),
                                                .rows = Slot(0) + layout_.rows(layer),
                                                .slot_stride = slot_bytes_}};
-  Check(cuda::AttentionExact(params, stream_), "attention");
+  // Spans of one row come first.
+  cuda::AttentionParams single = params;
+  single.num_spans = step_->num_single_row_spans();
+  Check(decodes_fast_ ? cuda::AttentionDecode(single, multiprocessors_, stream_)
+                      : cuda::AttentionExact(single, stream_),
+        "attention");
+  cuda::AttentionParams many = params;
+  many.spans += single.num_spans;
+  many.num_spans -= single.num_spans;
+  if (!prefills_fast_) {
+    Check(cuda::AttentionExact(many, stream_), "attention");
+    return;
+  }
+  for (const CudaStepPlan::PrefillGroup& group : step_->prefill_groups()) {
+    many.spans = group.spans;
+    many.num_spans = group.num_spans;
+    Check(cuda::AttentionPrefill({.attention = many,
+                                  .chunks = group.chunks,
+                                  .first_chunks = group.first_chunks,
+                                  .num_chunks = group.num_chunks,
+                                  .workspace = prefill_workspace_.get()},
+                                 stream_),
+          "prefill");
+  }
 }
 
 void CudaBackend::SiluMul(Activations gate_up, Activations out) {
@@ -350,35 +424,14 @@ void CudaBackend::GatherLogitRows(int first, Activations hidden, Activations out
 }
 
 void CudaBackend::Sample(int first, Activations logits) {
-  if (capturing_) {
-    graph_logits_ = logits;
-    return;
+  if (capturing_) graph_logits_ = logits;
+  Check(sampler_->Queue(first, logits, stream_));
+  if (host_rows_ && !capturing_) {
+    Check(sampler_->SampleHostRows(plan_->logits, first, logits, stream_));
   }
-  SampleOnHost(first, logits);
 }
 
-void CudaBackend::SampleOnHost(int first, Activations logits) {
-  const size_t wanted = plan_->logits.size() - first;
-  const int rows = static_cast<int>(std::min<size_t>(logits.rows, wanted));
-  host_logits_.resize(size_t{1} * rows * logits.cols);
-  Check(cudaMemcpyAsync(host_logits_.data(), logits.data, host_logits_.size() * sizeof(float),
-                        cudaMemcpyDeviceToHost, stream_),
-        "logits");
-  Check(Wait("logits"));
-  if (!status_.ok()) return;
-  for (int i = 0; i < rows; ++i) {
-    const LogitRow& row = plan_->logits[first + i];
-    const absl::Span<float> values =
-        absl::MakeSpan(host_logits_).subspan(size_t{1} * i * logits.cols, logits.cols);
-    if (row.target >= 0) {
-      row.result->id = row.target;
-      sampler_->Score(values, bound_[row.slot]->params().top_logprobs, row.result);
-    } else {
-      sampler_->Sample(values, *bound_[row.slot], row.token_index, row.result);
-      if (row.result->id >= 0) bound_[row.slot]->Accept(row.result->id);
-    }
-  }
-}
+// ---- Creation -----------------------------------------------------------------------------------
 
 bool HasCudaDevice() {
   int count = 0;

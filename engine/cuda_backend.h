@@ -13,6 +13,7 @@
 #include "engine/backend.h"
 #include "engine/cuda_linear.h"
 #include "engine/cuda_memory.h"
+#include "engine/cuda_sampler.h"
 #include "engine/cuda_step_plan.h"
 #include "engine/cuda_weights.h"
 #include "engine/state_layout.h"
@@ -85,15 +86,17 @@ class CudaBackend : public Backend {
   // The same for what moves states, between steps: the next step fails.
   void CheckState(cudaError_t error) const;
 
-  absl::StatusOr<int> SlotsThatFit() const;
+  CudaSamplerSize SamplerSize(const ModelConfig& config, int max_slots) const;
+  absl::StatusOr<int> SlotsThatFit(const ModelConfig& config) const;
   // Replays the graph for `shape`, captured from `forward` when there is none.
   void Replay(StepShape shape, absl::FunctionRef<void(StepShape)> forward);
-  void SampleOnHost(int first, Activations logits);
 
   const Options options_;
   std::string device_;
+  int multiprocessors_ = 0;
   cudaStream_t stream_ = nullptr;
   std::unique_ptr<CudaLinear> linear_;
+  DeviceMemory skinny_workspace_;             // of products of few rows
   std::unique_ptr<CudaWeightLoader> loader_;  // until the states are allocated
 
   std::vector<DeviceMemory> memory_;  // of weights, tables and activations
@@ -108,6 +111,9 @@ class CudaBackend : public Backend {
   DeviceMemory states_;
   const float* rope_cos_ = nullptr;
   const float* rope_sin_ = nullptr;
+  bool decodes_fast_ = false;   // one pass over the state for a token
+  bool prefills_fast_ = false;  // in chunks
+  DeviceMemory prefill_workspace_;
 
   std::unique_ptr<CudaStepPlan> step_;  // the plan of the step that runs, on the device
   const StepPlan* plan_ = nullptr;      // the same here
@@ -117,9 +123,9 @@ class CudaBackend : public Backend {
   absl::flat_hash_map<int, cudaGraphExec_t> graphs_;  // by rows
 
   Activations graph_logits_;  // where graphs leave them
-  std::vector<float> host_logits_;
-  std::unique_ptr<Sampler> sampler_;
-  std::vector<std::unique_ptr<SamplerState>> bound_;  // one for each slot
+
+  std::unique_ptr<CudaSampler> sampler_;
+  bool host_rows_ = false;  // some of the step's logits are sampled on the host
 };
 
 }  // namespace liger
