@@ -89,11 +89,11 @@ constexpr int kSharedBytes = 110 * 1024;
 
 template <int kBoxes, int kColumns>
 cudaError_t LaunchSkinnyLinear(const Device& device, Args args, cudaStream_t stream) {
-  args.x_slots = kColumns <= 16 ? 4 : 3;
+  args.x_slots = kColumns == 32 ? 3 : 4;
   args.weight_slots = 6;
   const auto bytes = [&] { return Rings<kColumns>::Bytes(args.weight_slots, args.x_slots); };
   const size_t most = std::min(kSharedBytes, device.shared_bytes - 1024);
-  while (args.weight_slots > 2 && bytes() > most) --args.weight_slots;
+  while (args.weight_slots > 2 && bytes() > most) args.weight_slots -= kBoxes;
   args.prefetch = args.weight_slots;
   CUtensorMap weights_map{};
   CUtensorMap x_map{};

@@ -42,9 +42,11 @@ struct Args {
   void* y;
   bool y_is_float32;
   Split split;
-  int weight_slots;  // of a box of W each
-  int x_slots;       // of a chunk of x each
-  int prefetch;      // boxes of W brought into the L2 cache beyond the ring's first fill
+  // Of a box of W each. A multiple of the boxes of a tile: a slot is always read by the same warps,
+  // which so see every phase of its barriers, as telling phases by their parity demands.
+  int weight_slots;
+  int x_slots;   // of a chunk of x each
+  int prefetch;  // boxes of W brought into the L2 cache beyond the ring's first fill
   // For each block a part of the tile that it goes on with, and one of the tile that it begins.
   float4* parts;
   unsigned* arrived;  // [blocks], of the tile that the block begins; zero between calls
