@@ -35,12 +35,6 @@ int GraphRows(int rows) {
 
 // ---- Creation -----------------------------------------------------------------------------------
 
-absl::StatusOr<std::unique_ptr<CudaBackend>> CudaBackend::Create(const Options& options) {
-  std::unique_ptr<CudaBackend> backend(new CudaBackend(options));
-  LIGER_RETURN_IF_ERROR(backend->Init());
-  return backend;
-}
-
 absl::Status CudaBackend::Init() {
   int count = 0;
   if (cudaGetDeviceCount(&count) != cudaSuccess || count == 0) {

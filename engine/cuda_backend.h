@@ -30,7 +30,13 @@ class CudaBackend : public Backend {
     double memory_fraction = 0.92;  // of the device's memory, for everything
     int threads = 0;                // that read weights; 0: one for each core
   };
-  static absl::StatusOr<std::unique_ptr<CudaBackend>> Create(const Options& options);
+  // Subclass: CudaBackend, or what tests derive from it.
+  template <typename Subclass = CudaBackend>
+  static absl::StatusOr<std::unique_ptr<Subclass>> Create(const Options& options) {
+    std::unique_ptr<Subclass> backend(new Subclass(options));
+    if (absl::Status status = backend->Init(); !status.ok()) return status;
+    return backend;
+  }
   ~CudaBackend() override;
 
   std::string name() const override { return "cuda"; }
@@ -69,13 +75,12 @@ class CudaBackend : public Backend {
   void Sample(int first, Activations logits) override;
 
  protected:
+  explicit CudaBackend(const Options& options) : options_(options) {}
+  absl::Status Init();
   // Queued work ends before it returns.
   absl::Status Wait(absl::string_view what);
 
  private:
-  explicit CudaBackend(const Options& options) : options_(options) {}
-  absl::Status Init();
-
   std::byte* Slot(SlotId slot) const;
   cuda::LastHidden LastHiddenVectors() const;
   const float* DataOf(const Vector& vector) const;

@@ -222,13 +222,14 @@ cudaError_t AttentionPrefill(const PrefillParams& params, cudaStream_t stream) {
   const size_t decays_at = ContributionBytes(shape, params.num_chunks);
   const size_t states_at = decays_at + DecayBytes(shape, params.num_chunks);
   const float normalizer = shape.gate == GateKind::kHgrn2 ? 1 : shape.gate_normalizer;
-  const PrefillLaunch launch{.attention = params.attention,
-                             .chunks = params.chunks,
-                             .first_chunks = params.first_chunks,
-                             .contributions = reinterpret_cast<float*>(workspace),
-                             .decays = reinterpret_cast<float*>(workspace + decays_at),
-                             .states = reinterpret_cast<Bf16*>(workspace + states_at),
-                             .gate_scale = kLog2e / normalizer};
+  PrefillLaunch launch;
+  launch.attention = params.attention;
+  launch.chunks = params.chunks;
+  launch.first_chunks = params.first_chunks;
+  launch.contributions = reinterpret_cast<float*>(workspace);
+  launch.decays = reinterpret_cast<float*>(workspace + decays_at);
+  launch.states = reinterpret_cast<Bf16*>(workspace + states_at);
+  launch.gate_scale = kLog2e / normalizer;
   return shape.head_dim == 64 ? LaunchGate<64>(launch, params.num_chunks, stream)
                               : LaunchGate<128>(launch, params.num_chunks, stream);
 }
