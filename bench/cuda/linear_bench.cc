@@ -150,12 +150,13 @@ struct Bench {
   double copy_rate = 0;
 
   cudaError_t Skinny(const Shape& shape, int m, const Bf16* weights, const Bf16* x, void* y,
-                     cudaStream_t stream) const {
+                     cudaStream_t stream, LinearEpilogue epilogue = LinearEpilogue::kStore) const {
     LinearParams params;
     params.weights = weights;
     params.x = x;
     params.y = y;
     params.y_is_float32 = shape.y_is_float32;
+    params.epilogue = epilogue;
     params.m = m;
     params.n = shape.n;
     params.k = shape.k;
@@ -204,7 +205,8 @@ struct Bench {
     }
   }
 
-  // The four products of a layer, each reading what the one before wrote, four layers long.
+  // The four products of a layer, each reading what the one before wrote, four layers long. Ours
+  // gate within the third, which cuBLASLt leaves to another kernel.
   void Chain(const char* name, const std::vector<Shape>& layer) const {
     constexpr int kLayers = 4;
     std::vector<Buffer> buffers;
@@ -243,7 +245,8 @@ struct Bench {
         Print(
             "skinny",
             chain([&](size_t i, const Bf16* weights, const Bf16* x, void* y, cudaStream_t stream) {
-              return Skinny(layer[i], m, weights, x, y, stream);
+              return Skinny(layer[i], m, weights, x, y, stream,
+                            i == 2 ? LinearEpilogue::kSiluMul : LinearEpilogue::kStore);
             }),
             bytes);
       } else {

@@ -36,14 +36,14 @@ cudaError_t CurrentDevice(Device* device) {
 
 constexpr int DivideUp(int a, int b) { return a / b + (a % b != 0); }
 
-Split SplitOf(int n, int k, int multiprocessors) {
+// For `boxes` boxes one below the other.
+Split SplitOf(int boxes, int k, int multiprocessors) {
   Split split{};
   split.chunks = DivideUp(k, kBoxColumns);
   // Tall tiles read x less often. But the more blocks share a tile, the longer the last one adds:
   // tall where no more than three do.
-  const bool tall = DivideUp(n, kMaxTileRows) >= multiprocessors / 2;
-  split.tile_rows = tall ? kMaxTileRows : kBoxRows;
-  split.units = DivideUp(n, split.tile_rows) * split.chunks;
+  split.tile_boxes = DivideUp(boxes, kMaxTileBoxes) >= multiprocessors / 2 ? kMaxTileBoxes : 1;
+  split.units = DivideUp(boxes, split.tile_boxes) * split.chunks;
   split.blocks = std::min(multiprocessors, split.units);
   split.share = split.units / split.blocks;
   split.longer = split.units % split.blocks;
@@ -94,11 +94,11 @@ cudaError_t LaunchSkinnyLinear(const Device& device, Args args, cudaStream_t str
   const auto bytes = [&] { return Rings<kColumns>::Bytes(args.weight_slots, args.x_slots); };
   const size_t most = std::min(kSharedBytes, device.shared_bytes - 1024);
   while (args.weight_slots > 2 && bytes() > most) args.weight_slots -= kBoxes;
-  args.prefetch = args.weight_slots;
+  args.prefetch = 8;
   CUtensorMap weights_map{};
   CUtensorMap x_map{};
   if (device.has_tensor_maps) {
-    const cudaError_t error = MakeMap(args.weights, kBoxRows, &weights_map);
+    const cudaError_t error = MakeMap(args.weights, kHalfRows, &weights_map);
     if (error != cudaSuccess) return error;
     const cudaError_t x_error = MakeMap(args.x, kColumns, &x_map);
     if (x_error != cudaSuccess) return x_error;
@@ -119,7 +119,7 @@ cudaError_t AllowSharedBytes(int bytes) {
 }
 
 size_t PartBytes(int multiprocessors) {
-  return size_t{2} * multiprocessors * kMaxTileRows * kMaxRows * sizeof(float);
+  return size_t{2} * multiprocessors * kMaxTileBoxes * kBoxRows * kMaxRows * sizeof(float);
 }
 
 bool IsAligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
@@ -128,7 +128,8 @@ bool IsAligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer
 }  // namespace skinny
 
 bool SkinnyLinearSupports(int m, int n, int k) {
-  return m >= 1 && m <= skinny::kMaxRows && n >= 1 && k >= 8 && k % 8 == 0 &&
+  return m >= 1 && m <= skinny::kMaxRows && n >= 1 && n <= skinny::kMaxUnits && k >= 8 &&
+         k % 8 == 0 &&
          int64_t{skinny::DivideUp(n, skinny::kBoxRows)} *
                  skinny::DivideUp(k, skinny::kBoxColumns) <=
              skinny::kMaxUnits;
@@ -150,8 +151,9 @@ cudaError_t InitSkinnyLinear() {
 }
 
 cudaError_t SkinnyLinear(const LinearParams& p, cudaStream_t stream) {
-  if (!SkinnyLinearSupports(p.m, p.n, p.k) || !skinny::IsAligned(p.weights) ||
-      !skinny::IsAligned(p.x) || !skinny::IsAligned(p.workspace)) {
+  const bool is_gated = p.epilogue == LinearEpilogue::kSiluMul;
+  if (!SkinnyLinearSupports(p.m, p.n, p.k) || (is_gated && p.n % 2 != 0) ||
+      !skinny::IsAligned(p.weights) || !skinny::IsAligned(p.x) || !skinny::IsAligned(p.workspace)) {
     return cudaErrorInvalidValue;
   }
   skinny::Device device;
@@ -162,12 +164,17 @@ cudaError_t SkinnyLinear(const LinearParams& p, cudaStream_t stream) {
   args.x = {p.x, p.m, p.k};
   args.y = p.y;
   args.y_is_float32 = p.y_is_float32;
-  args.split = skinny::SplitOf(p.n, p.k, device.multiprocessors);
+  args.epilogue = p.epilogue;
+  args.y_columns = is_gated ? p.n / 2 : p.n;
+  args.box_columns = is_gated ? skinny::kHalfRows : skinny::kBoxRows;
+  args.half_offset = is_gated ? p.n / 2 : skinny::kHalfRows;
+  args.split = skinny::SplitOf(skinny::DivideUp(args.y_columns, args.box_columns), p.k,
+                               device.multiprocessors);
   args.parts = static_cast<float4*>(p.workspace);
   args.arrived = reinterpret_cast<unsigned*>(static_cast<std::byte*>(p.workspace) +
                                              skinny::PartBytes(device.multiprocessors));
   return skinny::WithColumns(p.m, [&]<int kColumns>() {
-    return args.split.tile_rows == skinny::kBoxRows
+    return args.split.tile_boxes == 1
                ? skinny::LaunchSkinnyLinear<1, kColumns>(device, args, stream)
                : skinny::LaunchSkinnyLinear<2, kColumns>(device, args, stream);
   });

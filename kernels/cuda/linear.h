@@ -20,11 +20,19 @@
 
 namespace liger::cuda {
 
+// What becomes of the products before they are rounded.
+enum class LinearEpilogue {
+  kStore,    // y = x W^T
+  kAdd,      // y += x W^T
+  kSiluMul,  // y = silu(x G^T) * (x U^T), [m, n / 2], where W is G above U, of n / 2 rows each
+};
+
 struct LinearParams {
   const __nv_bfloat16* weights = nullptr;  // [n, k], 16-byte aligned
   const __nv_bfloat16* x = nullptr;        // [m, k], 16-byte aligned
   void* y = nullptr;                       // [m, n]
   bool y_is_float32 = false;               // else bfloat16
+  LinearEpilogue epilogue = LinearEpilogue::kStore;
   int m = 0;
   int n = 0;
   int k = 0;
@@ -42,7 +50,8 @@ size_t SkinnyLinearWorkspace();
 // To be called once for a device, before the first SkinnyLinear() on it.
 cudaError_t InitSkinnyLinear();
 
-// cudaErrorInvalidValue where the shape or an alignment is not supported. Queues one kernel.
+// cudaErrorInvalidValue where the shape, an alignment or, for kSiluMul, an odd n is not supported.
+// Queues one kernel.
 cudaError_t SkinnyLinear(const LinearParams& params, cudaStream_t stream);
 
 }  // namespace liger::cuda

@@ -9,21 +9,24 @@
 #include <cstdint>
 
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/linear.h"
 #include "kernels/cuda/linear_pipeline.cuh"
 #include "kernels/cuda/numeric.cuh"
 
 namespace liger::cuda::skinny {
 
 constexpr int kMaxRows = 64;   // of x
-constexpr int kBoxRows = 128;  // of W in a box: four warps multiply 32 each
+constexpr int kHalfRows = 64;  // of W that are neighbours
+constexpr int kHalfBytes = kHalfRows * kBoxRowBytes;
+constexpr int kBoxRows = 2 * kHalfRows;  // each of four warps multiplies 16 rows of either half
 constexpr int kBoxBytes = kBoxRows * kBoxRowBytes;
-constexpr int kMaxTileRows = 256;
+constexpr int kMaxTileBoxes = 2;
 
 // How W is cut. A function of n, k and the device, never of m: it decides the order of the sums.
 struct Split {
-  int tile_rows;  // 128 or 256
-  int chunks;     // of 64 columns
-  int units;      // tiles * chunks, tile by tile
+  int tile_boxes;  // 1 or 2
+  int chunks;      // of 64 columns
+  int units;       // tiles * chunks, tile by tile
   int blocks;
   int share;  // units of a block; the first `longer` blocks have one more
   int longer;
@@ -39,8 +42,12 @@ struct Split {
 struct Args {
   Matrix weights;
   Matrix x;
-  void* y;
+  void* y;  // [x.rows, y_columns]
   bool y_is_float32;
+  LinearEpilogue epilogue;
+  int y_columns;
+  int box_columns;  // of y that the products of one box make
+  int half_offset;  // from a row of the upper half of a box to its like in the lower half, in W
   Split split;
   // Of a box of W each. A multiple of the boxes of a tile: a slot is always read by the same warps,
   // which so see every phase of its barriers, as telling phases by their parity demands.
@@ -96,9 +103,10 @@ template <int kBoxes>
 struct BoxWalk {
   Unit unit;
   int chunks;
+  int box_columns;
   int box = 0;
 
-  __device__ __forceinline__ int row() const { return (unit.tile * kBoxes + box) * kBoxRows; }
+  __device__ __forceinline__ int row() const { return (unit.tile * kBoxes + box) * box_columns; }
   __device__ __forceinline__ int column() const { return unit.chunk * kBoxColumns; }
   __device__ __forceinline__ void Next() {
     if (++box == kBoxes) {
@@ -114,12 +122,15 @@ __device__ __forceinline__ void Produce(const CUtensorMap& weights_map, const CU
                                         const Args& args, const Rings<kColumns>& rings, Unit begin,
                                         int count) {
   const int boxes = count * kBoxes;
-  BoxWalk<kBoxes> walk{begin, args.split.chunks};
+  BoxWalk<kBoxes> walk{begin, args.split.chunks, args.box_columns};
   Unit x_unit = begin;
   const auto load_weights = [&](int slot) {
-    LoadBox<kBoxRows, true>(weights_map, args.weights, walk.row(), walk.column(),
-                            rings.weights + slot * kBoxBytes,
-                            rings.weights_full + slot * kBarrierBytes);
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      LoadBox<kHalfRows, true>(weights_map, args.weights, walk.row() + half * args.half_offset,
+                               walk.column(), rings.weights + slot * kBoxBytes + half * kHalfBytes,
+                               rings.weights_full + slot * kBarrierBytes);
+    }
     walk.Next();
   };
   const auto load_x = [&](int slot) {
@@ -133,6 +144,7 @@ __device__ __forceinline__ void Produce(const CUtensorMap& weights_map, const CU
   BoxWalk<kBoxes> ahead = walk;
   for (int j = args.weight_slots; j < min(boxes, args.weight_slots + args.prefetch); ++j) {
     PrefetchBox(weights_map, ahead.row(), ahead.column());
+    PrefetchBox(weights_map, ahead.row() + args.half_offset, ahead.column());
     ahead.Next();
   }
   PrefetchMap(x_map);
@@ -165,7 +177,8 @@ struct Segment {
   int count;
 };
 
-// 32 rows of W times all rows of x: two fragments of 16 rows by kColumns / 8 of 8 columns.
+// 16 rows of either half of a box of W times all rows of x: two fragments of 16 rows by
+// kColumns / 8 of 8 columns.
 template <int kColumns>
 struct WarpTile {
   float value[2][kColumns / 8][4];
@@ -181,7 +194,7 @@ struct WarpTile {
     }
   }
 
-  // Adds one chunk, from the warp's 32 rows of a box of W and a box of x. Both addresses are
+  // Adds one chunk, from the warp's rows of a box of W and a box of x. Both addresses are
   // multiples of 1024 bytes, so that the piece 2 * step further on in the same row is an exclusive
   // or away.
   __device__ __forceinline__ void AddChunk(uint32_t weights, uint32_t x) {
@@ -198,7 +211,7 @@ struct WarpTile {
       const uint32_t piece = step * 32;
       uint32_t a[2][4];
 #pragma unroll
-      for (int i = 0; i < 2; ++i) LoadMatrices(a[i], (weights ^ piece) + i * kFragmentBytes);
+      for (int i = 0; i < 2; ++i) LoadMatrices(a[i], (weights ^ piece) + i * kHalfBytes);
       if constexpr (kColumns == 8) {
         if (step % 2 == 0) LoadMatrices(b, x ^ piece);
 #pragma unroll
@@ -233,7 +246,7 @@ class Consumer {
     for (int i = 0; i < segment.count; ++i) {
       Wait(rings_.weights_full + weights_.slot * kBarrierBytes, weights_.parity);
       Wait(rings_.x_full + x_.slot * kBarrierBytes, x_.parity);
-      const int first_row = threadIdx.x / 32 * 32 % kBoxRows;
+      const int first_row = threadIdx.x / 32 % 4 * 16;
       sum_.AddChunk(rings_.weights + weights_.slot * kBoxBytes + first_row * kBoxRowBytes,
                     rings_.x + x_.slot * Rings<kColumns>::kXBytes);
       __syncwarp();
@@ -325,24 +338,33 @@ class Consumer {
 
   template <typename T>
   __device__ __forceinline__ void StoreAs(int tile) const {
-    const int n = args_.weights.rows;
-    const int m = args_.x.rows;
     const int lane = threadIdx.x % 32;
-    const int warp_row = tile * kThreads + static_cast<int>(threadIdx.x) / 32 * 32;
+    const int box = tile * kBoxes + static_cast<int>(threadIdx.x) / kBoxRows;
+    const int first = box * args_.box_columns + threadIdx.x / 32 % 4 * 16 + lane / 4;
 #pragma unroll
-    for (int i = 0; i < 2; ++i) {
+    for (int j = 0; j < kColumns / 8; ++j) {
 #pragma unroll
-      for (int j = 0; j < kColumns / 8; ++j) {
-#pragma unroll
-        for (int c = 0; c < 4; ++c) {
-          const int row = warp_row + i * 16 + c / 2 * 8 + lane / 4;  // of W
-          const int column = j * 8 + lane % 4 * 2 + c % 2;           // row of x
-          if (row < n && column < m) {
-            static_cast<T*>(args_.y)[int64_t{column} * n + row] = FromFloat<T>(sum_.value[i][j][c]);
-          }
+      for (int c = 0; c < 4; ++c) {
+        const int row = j * 8 + lane % 4 * 2 + c % 2;  // of x and y
+        const int column = first + c / 2 * 8;          // of y
+        const float upper = sum_.value[0][j][c];
+        const float lower = sum_.value[1][j][c];
+        if (args_.epilogue == LinearEpilogue::kSiluMul) {
+          StoreOne<T>(row, column, Silu(upper) * lower);
+        } else {
+          StoreOne<T>(row, column, upper);
+          StoreOne<T>(row, column + kHalfRows, lower);
         }
       }
     }
+  }
+
+  template <typename T>
+  __device__ __forceinline__ void StoreOne(int row, int column, float value) const {
+    if (row >= args_.x.rows || column >= args_.y_columns) return;
+    T* y = static_cast<T*>(args_.y) + int64_t{row} * args_.y_columns + column;
+    if (args_.epilogue == LinearEpilogue::kAdd) value += ToFloat(*y);
+    *y = FromFloat<T>(value);
   }
 
   const Args& args_;
@@ -352,7 +374,7 @@ class Consumer {
   WarpTile<kColumns> sum_;
 };
 
-// A block: kBoxes * 4 warps that multiply, 32 rows of a tile each, and one that loads.
+// A block: kBoxes * 4 warps that multiply and one that loads.
 template <int kBoxes, int kColumns>
 __global__ void __launch_bounds__(kBoxes* kBoxRows + 32, 4 / kBoxes)
     SkinnyLinearKernel(const __grid_constant__ CUtensorMap weights_map,
@@ -364,7 +386,7 @@ __global__ void __launch_bounds__(kBoxes* kBoxRows + 32, 4 / kBoxes)
   AllowNext();
   if (threadIdx.x == kConsumers) {
     for (int i = 0; i < args.weight_slots; ++i) {
-      InitBarrier(rings.weights_full + i * kBarrierBytes, LoadThreads());
+      InitBarrier(rings.weights_full + i * kBarrierBytes, 2 * LoadThreads());  // the halves
       InitBarrier(rings.weights_empty + i * kBarrierBytes, kBoxRows / 32);
     }
     for (int i = 0; i < args.x_slots; ++i) {

@@ -65,6 +65,8 @@ __device__ __forceinline__ float BlockSum(float x, float* scratch) {
   return sum;
 }
 
+__device__ __forceinline__ float Silu(float x) { return x / (1 + __expf(-x)); }
+
 // log(sigmoid(x)) without overflow.
 __device__ __forceinline__ float LogSigmoid(float x) {
   return fminf(x, 0.0f) - log1pf(expf(-fabsf(x)));

@@ -52,8 +52,6 @@ __global__ void AddRmsNormKernel(AddRmsNormParams p) {
   }
 }
 
-__device__ __forceinline__ float Silu(float z) { return z / (1 + __expf(-z)); }
-
 template <typename T>
 __global__ void SiluMulKernel(SiluMulParams p) {
   AllowNext();

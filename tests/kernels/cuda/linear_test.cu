@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -45,6 +46,18 @@ class SkinnyLinearTest : public testing::Test {
   }
   void TearDown() override { cudaFree(workspace_); }
 
+  LinearParams Params(const DeviceArray<Bf16>& weights, const DeviceArray<Bf16>& x, int m,
+                      Shape shape) const {
+    LinearParams params;
+    params.weights = weights.data();
+    params.x = x.data();
+    params.m = m;
+    params.n = shape.n;
+    params.k = shape.k;
+    params.workspace = workspace_;
+    return params;
+  }
+
   // The first m rows of x times W. What lies behind those rows of x and behind y is poisoned, and
   // y's poison must survive.
   template <typename T>
@@ -56,15 +69,9 @@ class SkinnyLinearTest : public testing::Test {
                         cudaMemcpyHostToDevice));
     const size_t size = size_t(m) * shape.n;
     DeviceArray<T> y(size + kBehind);
-    LinearParams params;
-    params.weights = weights.data();
-    params.x = device_x.data();
+    LinearParams params = Params(weights, device_x, m, shape);
     params.y = y.data();
     params.y_is_float32 = sizeof(T) == sizeof(float);
-    params.m = m;
-    params.n = shape.n;
-    params.k = shape.k;
-    params.workspace = workspace_;
     ExpectOk(SkinnyLinear(params, nullptr));
     std::vector<T> values = y.Get();
     const std::vector<unsigned char> poison(kBehind * sizeof(T), 0xff);
@@ -81,9 +88,28 @@ class SkinnyLinearTest : public testing::Test {
 float Widen(float x) { return x; }
 float Widen(Bf16 x) { return __bfloat162float(x); }
 
+struct Sum {
+  double value = 0;
+  double bound = 0;  // of a float32 sum's error
+};
+
 // Products of bfloat16 are exact in float32. Of the k / 16 + 1 additions that the tensor cores make
 // and the few of the parts, each errs by at most two units in the last place of a sum of no more
-// than `absolute`; a bfloat16 result is rounded to 8 bits.
+// than the sum of the absolute values.
+Sum Dot(const float* w, const float* x, int k) {
+  Sum sum;
+  double absolute = 0;
+  for (int i = 0; i < k; ++i) {
+    const double product = double(w[i]) * x[i];
+    sum.value += product;
+    absolute += std::fabs(product);
+  }
+  const double steps = k / 16 + 1 + 8;
+  sum.bound = steps * 2 * std::numeric_limits<float>::epsilon() * absolute + 1e-30;
+  return sum;
+}
+
+// A bfloat16 result is rounded to 8 bits.
 template <typename T>
 void ExpectProduct(const std::vector<T>& y, const std::vector<Bf16>& weights,
                    const std::vector<Bf16>& x, int m, Shape shape) {
@@ -94,21 +120,12 @@ void ExpectProduct(const std::vector<T>& y, const std::vector<Bf16>& weights,
   for (int row = 0; row < shape.n; ++row) {
     for (int i = 0; i < shape.k; ++i) w[i] = Widen(weights[size_t(row) * shape.k + i]);
     for (int column = 0; column < m; ++column) {
-      const float* x_row = x32.data() + size_t(column) * shape.k;
-      double sum = 0;
-      double absolute = 0;
-      for (int i = 0; i < shape.k; ++i) {
-        const double product = double(w[i]) * x_row[i];
-        sum += product;
-        absolute += std::fabs(product);
-      }
-      const double steps = shape.k / 16 + 1 + 8;
-      double bound = steps * 2 * std::numeric_limits<float>::epsilon() * absolute + 1e-30;
-      if (sizeof(T) == 2) bound += std::fabs(sum) / 256;
+      const Sum sum = Dot(w.data(), x32.data() + size_t(column) * shape.k, shape.k);
+      const double bound = sum.bound + (sizeof(T) == 2 ? std::fabs(sum.value) / 256 : 0);
       const double got = Widen(y[size_t(column) * shape.n + row]);
-      if (!(std::fabs(got - sum) <= bound) && ++wrong <= 5) {
-        ADD_FAILURE() << "y[" << column << ", " << row << "] = " << got << ", not " << sum << " +- "
-                      << bound;
+      if (!(std::fabs(got - sum.value) <= bound) && ++wrong <= 5) {
+        ADD_FAILURE() << "y[" << column << ", " << row << "] = " << got << ", not " << sum.value
+                      << " +- " << bound;
       }
     }
   }
@@ -206,13 +223,8 @@ TEST_F(SkinnyLinearTest, ChainsInAGraphShareAWorkspace) {
     ExpectOk(cudaStreamCreate(&stream));
     ExpectOk(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
     for (int i = 0; i < kLayers; ++i) {
-      LinearParams params;
-      params.weights = weights.data();
-      params.x = i % 2 == 0 ? a.data() : b.data();
+      LinearParams params = Params(weights, i % 2 == 0 ? a : b, m, {kSize, kSize});
       params.y = i % 2 == 0 ? b.data() : a.data();
-      params.m = m;
-      params.n = params.k = kSize;
-      params.workspace = workspace_;
       ExpectOk(SkinnyLinear(params, stream));
     }
     cudaGraph_t graph = nullptr;
@@ -230,6 +242,77 @@ TEST_F(SkinnyLinearTest, ChainsInAGraphShareAWorkspace) {
     cudaGraphExecDestroy(exec);
     cudaGraphDestroy(graph);
     cudaStreamDestroy(stream);
+  }
+}
+
+TEST_F(SkinnyLinearTest, AddsToWhatIsThere) {
+  for (const Shape shape : {Shape{577, 1536}, Shape{20000, 136}}) {
+    constexpr int kRows = 5;
+    SCOPED_TRACE(Name(kRows, shape));
+    const DeviceArray<Bf16> weights(Random(size_t(shape.n) * shape.k, 7));
+    const auto x = Random(size_t(kRows) * shape.k, 8);
+    const auto product = Multiply<float>(weights, x, kRows, shape);
+    std::vector<float> before(product.size());
+    for (size_t i = 0; i < before.size(); ++i) before[i] = static_cast<float>(i % 1000) - 500;
+    const DeviceArray<Bf16> device_x(x);
+    const DeviceArray<float> y(before);
+    LinearParams params = Params(weights, device_x, kRows, shape);
+    params.y = y.data();
+    params.y_is_float32 = true;
+    params.epilogue = LinearEpilogue::kAdd;
+    ExpectOk(SkinnyLinear(params, nullptr));
+    const auto after = y.Get();
+    int wrong = 0;
+    for (size_t i = 0; i < after.size(); ++i) wrong += after[i] != before[i] + product[i];
+    EXPECT_EQ(wrong, 0);
+  }
+}
+
+// y = silu(x G^T) * (x U^T) has a slope of at most 1.1 in the former product.
+TEST_F(SkinnyLinearTest, GatesMatchDoublePrecision) {
+  for (const Shape shape :
+       {Shape{2, 8}, Shape{2 * 77, 264}, Shape{2 * 1536, 576}, Shape{2 * 9001, 136}}) {
+    for (const int m : {1, 9, 18}) {
+      SCOPED_TRACE(Name(m, shape));
+      const int size = shape.n / 2;
+      const auto weights = Random(size_t(shape.n) * shape.k, 9);
+      const auto x = Random(size_t(m) * shape.k, 10);
+      const DeviceArray<Bf16> device_weights(weights);
+      const DeviceArray<Bf16> device_x(x);
+      DeviceArray<float> y(size_t(m) * size + 100);
+      LinearParams params = Params(device_weights, device_x, m, shape);
+      params.y = y.data();
+      params.y_is_float32 = true;
+      params.epilogue = LinearEpilogue::kSiluMul;
+      ExpectOk(SkinnyLinear(params, nullptr));
+      const auto got = y.Get();
+      const auto w32 = ToFloat(weights);
+      const auto x32 = ToFloat(x);
+      int wrong = 0;
+      for (int row = 0; row < m; ++row) {
+        const float* x_row = x32.data() + size_t(row) * shape.k;
+        for (int i = 0; i < size; ++i) {
+          const Sum gate = Dot(w32.data() + size_t(i) * shape.k, x_row, shape.k);
+          const Sum up = Dot(w32.data() + size_t(size + i) * shape.k, x_row, shape.k);
+          const double silu = gate.value / (1 + std::exp(-gate.value));
+          const double expected = silu * up.value;
+          // __expf errs by 2 + 1.173 |x| units in the last place.
+          const double rounding = (6 + 1.2 * std::fabs(gate.value)) *
+                                  std::numeric_limits<float>::epsilon() * std::fabs(expected);
+          const double bound = 1.1 * gate.bound * (std::fabs(up.value) + up.bound) +
+                               std::fabs(silu) * up.bound + rounding;
+          const double y_value = got[size_t(row) * size + i];
+          if (!(std::fabs(y_value - expected) <= bound) && ++wrong <= 5) {
+            ADD_FAILURE() << "y[" << row << ", " << i << "] = " << y_value << ", not " << expected
+                          << " +- " << bound;
+          }
+        }
+      }
+      EXPECT_EQ(wrong, 0);
+      for (size_t i = size_t(m) * size; i < got.size(); ++i) {
+        EXPECT_TRUE(std::isnan(got[i])) << "wrote behind y";
+      }
+    }
   }
 }
 
@@ -254,6 +337,10 @@ TEST_F(SkinnyLinearTest, RefusesWhatItDoesNotSupport) {
   EXPECT_EQ(SkinnyLinear(params, nullptr), cudaErrorInvalidValue);
   params.k = 16;
   params.x = data.data() + 1;
+  EXPECT_EQ(SkinnyLinear(params, nullptr), cudaErrorInvalidValue);
+  params.x = data.data();
+  params.epilogue = LinearEpilogue::kSiluMul;
+  params.n = 15;
   EXPECT_EQ(SkinnyLinear(params, nullptr), cudaErrorInvalidValue);
 }
 
