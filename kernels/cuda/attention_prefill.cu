@@ -97,55 +97,69 @@ size_t StateBytes(const AttentionShape& shape, int chunks) {
 constexpr int kEnoughBlocks = 512;
 
 template <GateKind kGate, int D>
-cudaError_t LaunchAll(const PrefillLaunch& launch, int num_chunks, cudaStream_t stream) {
-  const AttentionParams& params = launch.attention;
-  const AttentionShape& shape = params.shape;
+cudaError_t LaunchOutputs(const PrefillLaunch& launch, int num_chunks, cudaStream_t stream) {
+  const AttentionShape& shape = launch.attention.shape;
   const int group = shape.num_heads / shape.num_kv_heads;
-  PrefillLaunch args = launch;
   constexpr int kHeadsAtOnce = kOutputThreads / 32 / kBlocks;
   const bool share = kGate != GateKind::kGsa && num_chunks * shape.num_kv_heads >= kEnoughBlocks;
+  PrefillLaunch args = launch;
   args.heads_per_block = share ? group : std::min(group, kHeadsAtOnce);
-  const int output_threads = std::min(group, kHeadsAtOnce) * kBlocks * 32;
   const int parts = (group + args.heads_per_block - 1) / args.heads_per_block;
+  const int threads = std::min(group, kHeadsAtOnce) * kBlocks * 32;
+  constexpr int kBytes = OutputShared<kGate, D>::kBytes;
+  const cudaError_t error = AllowShared(OutputKernel<kGate, D>, kBytes);
+  if (error != cudaSuccess) return error;
+  return Launch(OutputKernel<kGate, D>, dim3(num_chunks, shape.num_kv_heads, parts), threads,
+                kBytes, stream, args);
+}
 
-  constexpr int kContributionBytes = ContributionShared<D>::kBytes;
-  constexpr int kOutputBytes = OutputShared<kGate, D>::kBytes;
-  cudaError_t error = AllowShared(ContributionKernel<kGate, D>, kContributionBytes);
-  if (error == cudaSuccess) error = AllowShared(OutputKernel<kGate, D>, kOutputBytes);
-  if (error == cudaSuccess &&
-      (params.qkv_bias != nullptr || params.q_norm != nullptr || params.k_norm != nullptr)) {
-    const dim3 grid(num_chunks, shape.num_heads + 2 * shape.num_kv_heads);
-    error = Launch(ProjectionKernel<D>, grid, kRowThreads, 0, stream, args);
+template <GateKind kGate, int D>
+cudaError_t LaunchContributions(const PrefillLaunch& launch, int num_chunks, cudaStream_t stream) {
+  constexpr int kBytes = ContributionShared<D>::kBytes;
+  const cudaError_t error = AllowShared(ContributionKernel<kGate, D>, kBytes);
+  if (error != cudaSuccess) return error;
+  const dim3 grid(num_chunks, launch.attention.shape.num_kv_heads, Matrices(kGate));
+  return Launch(ContributionKernel<kGate, D>, grid, kContributionThreads, kBytes, stream, launch);
+}
+
+template <GateKind kGate, int D>
+cudaError_t LaunchStage(PrefillStage stage, const PrefillLaunch& launch, int num_chunks,
+                        cudaStream_t stream) {
+  const AttentionParams& params = launch.attention;
+  const AttentionShape& shape = params.shape;
+  switch (stage) {
+    case PrefillStage::kProjections: {
+      if (params.qkv_bias == nullptr && params.q_norm == nullptr && params.k_norm == nullptr) {
+        return cudaSuccess;
+      }
+      const dim3 grid(num_chunks, shape.num_heads + 2 * shape.num_kv_heads);
+      return Launch(ProjectionKernel<D>, grid, kRowThreads, 0, stream, launch);
+    }
+    case PrefillStage::kContributions:
+      return LaunchContributions<kGate, D>(launch, num_chunks, stream);
+    case PrefillStage::kScan: {
+      const dim3 grid(shape.recurrence_floats() / 4 / kScanThreads, params.num_spans);
+      return Launch(ScanKernel<kGate, D>, grid, kScanThreads, 0, stream, launch);
+    }
+    case PrefillStage::kOutputs:
+      return LaunchOutputs<kGate, D>(launch, num_chunks, stream);
+    case PrefillStage::kRings:
+      return Launch(RingKernel<D>, dim3(params.num_spans, shape.num_kv_heads), kRowThreads, 0,
+                    stream, params);
   }
-  if (error == cudaSuccess) {
-    error =
-        Launch(ContributionKernel<kGate, D>, dim3(num_chunks, shape.num_kv_heads, Matrices(kGate)),
-               kContributionThreads, kContributionBytes, stream, args);
-  }
-  if (error == cudaSuccess) {
-    const dim3 grid(shape.recurrence_floats() / 4 / kScanThreads, params.num_spans);
-    error = Launch(ScanKernel<kGate, D>, grid, kScanThreads, 0, stream, args);
-  }
-  if (error == cudaSuccess) {
-    error = Launch(OutputKernel<kGate, D>, dim3(num_chunks, shape.num_kv_heads, parts),
-                   output_threads, kOutputBytes, stream, args);
-  }
-  if (error == cudaSuccess) {
-    error = Launch(RingKernel<D>, dim3(params.num_spans, shape.num_kv_heads), kRowThreads, 0,
-                   stream, params);
-  }
-  return error;
+  return cudaErrorInvalidValue;
 }
 
 template <int D>
-cudaError_t LaunchGate(const PrefillLaunch& launch, int num_chunks, cudaStream_t stream) {
+cudaError_t LaunchGate(PrefillStage stage, const PrefillLaunch& launch, int num_chunks,
+                       cudaStream_t stream) {
   switch (launch.attention.shape.gate) {
     case GateKind::kGla:
-      return LaunchAll<GateKind::kGla, D>(launch, num_chunks, stream);
+      return LaunchStage<GateKind::kGla, D>(stage, launch, num_chunks, stream);
     case GateKind::kHgrn2:
-      return LaunchAll<GateKind::kHgrn2, D>(launch, num_chunks, stream);
+      return LaunchStage<GateKind::kHgrn2, D>(stage, launch, num_chunks, stream);
     case GateKind::kGsa:
-      return LaunchAll<GateKind::kGsa, D>(launch, num_chunks, stream);
+      return LaunchStage<GateKind::kGsa, D>(stage, launch, num_chunks, stream);
   }
   return cudaErrorInvalidValue;
 }
@@ -216,6 +230,15 @@ size_t PrefillWorkspaceBytes(const AttentionShape& shape, int chunks) {
 }
 
 cudaError_t AttentionPrefill(const PrefillParams& params, cudaStream_t stream) {
+  for (const PrefillStage stage : kPrefillStages) {
+    const cudaError_t error = AttentionPrefillStage(stage, params, stream);
+    if (error != cudaSuccess) return error;
+  }
+  return cudaSuccess;
+}
+
+cudaError_t AttentionPrefillStage(PrefillStage stage, const PrefillParams& params,
+                                  cudaStream_t stream) {
   const AttentionShape& shape = params.attention.shape;
   if (params.num_chunks == 0 || params.attention.num_spans == 0) return cudaSuccess;
   auto* workspace = static_cast<std::byte*>(params.workspace);
@@ -230,8 +253,8 @@ cudaError_t AttentionPrefill(const PrefillParams& params, cudaStream_t stream) {
   launch.decays = reinterpret_cast<float*>(workspace + decays_at);
   launch.states = reinterpret_cast<Bf16*>(workspace + states_at);
   launch.gate_scale = kLog2e / normalizer;
-  return shape.head_dim == 64 ? LaunchGate<64>(launch, params.num_chunks, stream)
-                              : LaunchGate<128>(launch, params.num_chunks, stream);
+  return shape.head_dim == 64 ? LaunchGate<64>(stage, launch, params.num_chunks, stream)
+                              : LaunchGate<128>(stage, launch, params.num_chunks, stream);
 }
 
 }  // namespace liger::cuda

@@ -76,6 +76,14 @@ struct PrefillParams {
 // Requires PrefillSupports(shape). Writes out, the rings and the S of all live spans.
 cudaError_t AttentionPrefill(const PrefillParams& params, cudaStream_t stream);
 
+// Its kernels in their order, one by one: to time them.
+enum class PrefillStage { kProjections, kContributions, kScan, kOutputs, kRings };
+inline constexpr PrefillStage kPrefillStages[] = {PrefillStage::kProjections,
+                                                  PrefillStage::kContributions, PrefillStage::kScan,
+                                                  PrefillStage::kOutputs, PrefillStage::kRings};
+cudaError_t AttentionPrefillStage(PrefillStage stage, const PrefillParams& params,
+                                  cudaStream_t stream);
+
 }  // namespace liger::cuda
 
 #endif  // LIGER_KERNELS_CUDA_ATTENTION_PREFILL_H_
