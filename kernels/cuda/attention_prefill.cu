@@ -106,7 +106,7 @@ cudaError_t LaunchOutputs(const PrefillLaunch& launch, int num_chunks, cudaStrea
   args.heads_per_block = share ? group : std::min(group, kHeadsAtOnce);
   const int parts = (group + args.heads_per_block - 1) / args.heads_per_block;
   const int threads = std::min(group, kHeadsAtOnce) * kBlocks * 32;
-  constexpr int kBytes = OutputShared<kGate, D>::kBytes;
+  constexpr int kBytes = ChunkShared<kGate, D>::kBytes;
   const cudaError_t error = AllowShared(OutputKernel<kGate, D>, kBytes);
   if (error != cudaSuccess) return error;
   return Launch(OutputKernel<kGate, D>, dim3(num_chunks, shape.num_kv_heads, parts), threads,
@@ -181,10 +181,10 @@ bool PrefillSupports(const AttentionShape& shape) {
   }
   const bool small = shape.head_dim == 64;
   int needed =
-      small ? OutputShared<GateKind::kGla, 64>::kBytes : OutputShared<GateKind::kGla, 128>::kBytes;
+      small ? ChunkShared<GateKind::kGla, 64>::kBytes : ChunkShared<GateKind::kGla, 128>::kBytes;
   if (shape.gate == GateKind::kGsa) {
-    needed = small ? OutputShared<GateKind::kGsa, 64>::kBytes
-                   : OutputShared<GateKind::kGsa, 128>::kBytes;
+    needed =
+        small ? ChunkShared<GateKind::kGsa, 64>::kBytes : ChunkShared<GateKind::kGsa, 128>::kBytes;
   }
   return shared_bytes >= needed;
 }

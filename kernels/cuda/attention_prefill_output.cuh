@@ -3,161 +3,19 @@
 #ifndef LIGER_KERNELS_CUDA_ATTENTION_PREFILL_OUTPUT_CUH_
 #define LIGER_KERNELS_CUDA_ATTENTION_PREFILL_OUTPUT_CUH_
 
-#include "kernels/cuda/attention_prefill_tile.cuh"
+#include "kernels/cuda/attention_prefill_chunk.cuh"
 
 namespace liger::cuda {
 
 inline constexpr int kOutputThreads = 256;
-inline constexpr int kBlocks = kPrefillChunk / kFoldBlock;
-// The least g of a token in outputs: e^(4 * 10.5) fits float32 and bfloat16 with room to spare.
-inline constexpr float kLeastLog2Decay = -10.5f * kLog2e;
 
+// What a warp does with 16 tokens of one query head.
 template <GateKind kGate, int D>
-struct OutputShared {
-  static constexpr bool kSlots = kGate == GateKind::kGsa;
-  static constexpr int kRow = kStride<D> * 2;
-  // float32 [64][D + 8]: sums of log2 decays from the start of the token's 16-token block on.
-  static constexpr int kSums = 0;
-  static constexpr int kBlockDecay = kSums + kPrefillChunk * kStride<D> * 4;  // float32 [3][D]
-  static constexpr int kSoftmax = kBlockDecay + (kBlocks - 1) * D * 4;
-  // k' (gsa: s) with decays, FeatureRow says which; gsa: high parts.
-  static constexpr int kFeatures = kSoftmax + kPrefillChunk * 8;
-  static constexpr int kFeatureRows = 144;
-  static constexpr int kKeys = kFeatures + kFeatureRows * kRow;  // of the chunk, raw
-  static constexpr int kState = kKeys + kPrefillChunk * kRow;    // S; gsa: K~, then V~
-  static constexpr int kFeaturesLow = kState + D * kRow;         // gsa
-  // Values of the 64 tokens before the chunk and of its own; in gsa the former take the place of
-  // low parts that are no longer read.
-  static constexpr int kValues =
-      kFeaturesLow + (kSlots ? (kFeatureRows - kPrefillChunk) * kRow : 0);
-  // Keys of the same tokens, turned; in gsa the low part of K~ before.
-  static constexpr int kTurned = kValues + 2 * kPrefillChunk * kRow;
-  static constexpr int kStateLow = kTurned;
-  static constexpr int kBytes = kTurned + 2 * kPrefillChunk * kRow;
-};
-
-// Rows of the features, for the pairs (t, j) that they serve:
-//   within 8 tokens        times exp(c - B_j), c = B after the fourth of them: by token
-//   to later 16-blocks     times exp(B_end - B_j), of the first three blocks: by token
-//   to a block's last 8    times exp(B_8 - B_j), of its first 8
-inline constexpr int kWithin = 0;
-inline constexpr int kToLater = kPrefillChunk;
-inline constexpr int kToLastHalf = kToLater + (kBlocks - 1) * kFoldBlock;
-
-template <GateKind kGate, int D>
-struct OutputTile {
-  using Shared = OutputShared<kGate, D>;
-  std::byte* shared;
-  int lane = static_cast<int>(threadIdx.x) % 32;
-  int g = lane / 4;      // rows g and g + 8 of the warp's 16
-  int p = lane % 4 * 2;  // columns p, p + 1 of each eight
-
-  __device__ __forceinline__ Bf16* Rows(int offset) const {
-    return reinterpret_cast<Bf16*>(shared + offset);
-  }
-  __device__ __forceinline__ float2 Sums(int token, int d) const {
-    return *reinterpret_cast<const float2*>(reinterpret_cast<const float*>(shared + Shared::kSums) +
-                                            token * kStride<D> + d);
-  }
-  __device__ __forceinline__ float2 BlockDecay(int block, int d) const {
-    return *reinterpret_cast<const float2*>(
-        reinterpret_cast<const float*>(shared + Shared::kBlockDecay) + block * D + d);
-  }
-
-  // Sums of gates and the features with their decays, from the chunk's raw keys.
-  __device__ void MakeFeatures(float scale) const {
-    const Bf16* keys = Rows(Shared::kKeys);
-    auto* sums = reinterpret_cast<float*>(shared + Shared::kSums);
-    auto* block_decay = reinterpret_cast<float*>(shared + Shared::kBlockDecay);
-    auto* softmax = reinterpret_cast<RowSoftmax*>(shared + Shared::kSoftmax);
-    if constexpr (kGate == GateKind::kGla) {
-      FindRowSoftmax<D>(softmax, keys);
-      __syncthreads();
-    }
-    for (int i = static_cast<int>(threadIdx.x); i < kBlocks * D; i += blockDim.x) {
-      const int d = i % D;
-      const int block = i / D;
-      float feature[kFoldBlock];
-      float sum[kFoldBlock];
-      float total = 0;
-#pragma unroll
-      for (int j = 0; j < kFoldBlock; ++j) {
-        const int token = block * kFoldBlock + j;
-        const Gate gate =
-            GateOf<kGate>(ToFloat(keys[token * kStride<D> + d]), scale, softmax[token]);
-        total += fmaxf(gate.log2_decay, kLeastLog2Decay);
-        sum[j] = total;
-        feature[j] = gate.feature;
-        sums[token * kStride<D> + d] = total;
-      }
-      if (block < kBlocks - 1) block_decay[block * D + d] = Exp2(total);
-#pragma unroll
-      for (int j = 0; j < kFoldBlock; ++j) {
-        const int token = block * kFoldBlock + j;
-        PutFeature(kWithin + token, d, feature[j] * Exp2(sum[j < 8 ? 3 : 11] - sum[j]));
-        if (block < kBlocks - 1) PutFeature(kToLater + token, d, feature[j] * Exp2(total - sum[j]));
-        if (j < 8) PutFeature(kToLastHalf + block * 8 + j, d, feature[j] * Exp2(sum[7] - sum[j]));
-      }
-    }
-  }
-  __device__ __forceinline__ void PutFeature(int row, int d, float x) const {
-    const Bf16 rounded = FromFloat<Bf16>(x);
-    Rows(Shared::kFeatures)[row * kStride<D> + d] = rounded;
-    if constexpr (Shared::kSlots) {
-      Rows(Shared::kFeaturesLow)[row * kStride<D> + d] = FromFloat<Bf16>(x - ToFloat(rounded));
-    }
-  }
-
-  // Keys of the 64 tokens before the chunk and of its own, turned by 0 .. 127.
-  __device__ void TurnKeys(const AttentionParams& params, const PrefillChunk& chunk,
-                           int kv_head) const {
-    constexpr int kPieces = D / 16;  // of 8, with the 8 half a row later
-    Bf16* turned = Rows(Shared::kTurned);
-    for (int i = static_cast<int>(threadIdx.x); i < 2 * kPrefillChunk * kPieces; i += blockDim.x) {
-      const int row = i / kPieces;
-      const int d = i % kPieces * 8;
-      const Bf16* key = TokenRow(params, chunk, kv_head, 0, row - kPrefillChunk);
-      uint32_t low[4] = {};
-      uint32_t high[4] = {};
-      if (key != nullptr) {
-        *reinterpret_cast<uint4*>(low) = *reinterpret_cast<const uint4*>(key + d);
-        *reinterpret_cast<uint4*>(high) = *reinterpret_cast<const uint4*>(key + D / 2 + d);
-        Turn<4>(low, high, params, row, d);
-      }
-      Bf16* to = turned + row * kStride<D> + d;
-      *reinterpret_cast<uint4*>(to) = *reinterpret_cast<const uint4*>(low);
-      *reinterpret_cast<uint4*>(to + D / 2) = *reinterpret_cast<const uint4*>(high);
-    }
-  }
-  // RoPE of kPairs pairs of elements from d on, and those half a row later.
-  template <int kPairs>
-  __device__ __forceinline__ static void Turn(uint32_t* low, uint32_t* high,
-                                              const AttentionParams& params, int offset, int d) {
-#pragma unroll
-    for (int i = 0; i < kPairs; ++i) {
-      const int at = offset * (D / 2) + d + 2 * i;
-      const float2 cosine = __ldg(reinterpret_cast<const float2*>(params.rope_cos + at));
-      const float2 sine = __ldg(reinterpret_cast<const float2*>(params.rope_sin + at));
-      const float2 a = Unpack(low[i]);
-      const float2 b = Unpack(high[i]);
-      low[i] = Pack(a.x * cosine.x - b.x * sine.x, a.y * cosine.y - b.y * sine.y);
-      high[i] = Pack(b.x * cosine.x + a.x * sine.x, b.y * cosine.y + a.y * sine.y);
-    }
-  }
-
-  // Copies matrix `index` of the chunk and head's state to `offset`.
-  __device__ void CopyState(const PrefillLaunch& launch, int chunk, int kv_head, int index,
-                            int offset) const {
-    const Bf16* from =
-        launch.states +
-        ((static_cast<size_t>(chunk) * launch.attention.shape.num_kv_heads + kv_head) *
-             StateMatrices(kGate) +
-         index) *
-            D * D;
-    for (int i = static_cast<int>(threadIdx.x) * 8; i < D * D; i += blockDim.x * 8) {
-      CopyAsync(Rows(offset) + i / D * kStride<D> + i % D, from + i, true);
-    }
-  }
+struct HeadTile : ChunkTile<kGate, D> {
+  using Base = ChunkTile<kGate, D>;
+  using Base::BlockDecay, Base::Rows, Base::Sums;
+  using Base::g, Base::p;
+  using typename Base::Shared;
 
   // The warp's 16 queries of one head as the a of D / 16 products; zeros where `wanted` says no.
   __device__ __forceinline__ void LoadQueries(uint32_t (&q)[D / 16][4], const Bf16* first,
@@ -414,8 +272,8 @@ struct OutputTile {
     for (int k = 0; k < D / 32; ++k) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        Turn<1>(&q[k][i], &q[k + D / 32][i], params, kPrefillChunk + first + g + i % 2 * 8,
-                k * 16 + i / 2 * 8 + p);
+        Base::template Turn<1>(&q[k][i], &q[k + D / 32][i], params,
+                               kPrefillChunk + first + g + i % 2 * 8, k * 16 + i / 2 * 8 + p);
       }
     }
     Accumulator scores[2 * kKeyBlocks] = {};
@@ -475,7 +333,7 @@ struct OutputTile {
 // tokens of one query head at a time. Grid: chunks, Hk, parts of the group.
 template <GateKind kGate, int D>
 __global__ void __launch_bounds__(kOutputThreads, 1) OutputKernel(PrefillLaunch launch) {
-  using Shared = OutputShared<kGate, D>;
+  using Shared = ChunkShared<kGate, D>;
   extern __shared__ __align__(128) std::byte shared[];
   AllowNext();
   WaitForPrevious();
@@ -485,7 +343,7 @@ __global__ void __launch_bounds__(kOutputThreads, 1) OutputKernel(PrefillLaunch 
   const AttentionShape& shape = params.shape;
   const auto kv_head = static_cast<int>(blockIdx.y);
   const auto chunk_index = static_cast<int>(blockIdx.x);
-  const OutputTile<kGate, D> tile{shared};
+  const HeadTile<kGate, D> tile{{shared}};
   Bf16* values = tile.Rows(Shared::kValues);
 
   CopyRows<D>(tile.Rows(Shared::kKeys), params, chunk, kv_head, 0, 0, kPrefillChunk);
