@@ -110,6 +110,18 @@ __global__ void __launch_bounds__(kChunkThreads, 4) ChunkStatsKernel(SampleParam
   AllowNext();
   WaitForPrevious();
   const int index = blockIdx.y;
+  // The logits are asked for before it is known what for, so that one wait serves both.
+  const LogitsView own = OwnView(p, index);
+  const int first = static_cast<int>(blockIdx.x) * kChunk + static_cast<int>(threadIdx.x) * 4;
+  float x[kPerThread];
+#pragma unroll
+  for (int e = 0; e < kPerThread; e += 4) {
+    const float4 four = own.Own(TokenOf(first, e), 0);
+    x[e] = four.x;
+    x[e + 1] = four.y;
+    x[e + 2] = four.z;
+    x[e + 3] = four.w;
+  }
   const SampleRow row = p.rows[index];
   if (row.slot < 0) return;
   const bool draws = row.target < 0;
@@ -117,17 +129,7 @@ __global__ void __launch_bounds__(kChunkThreads, 4) ChunkStatsKernel(SampleParam
   const float temperature = view.slot->temperature;
   const bool logprobs = view.slot->logprobs != 0;
 
-  const int first = static_cast<int>(blockIdx.x) * kChunk + static_cast<int>(threadIdx.x) * 4;
-  float x[kPerThread];
   float zero = 0;  // x * 0 is NaN for every x that is not finite
-#pragma unroll
-  for (int e = 0; e < kPerThread; e += 4) {
-    const float4 four = view.Own(TokenOf(first, e), 0);
-    x[e] = four.x;
-    x[e + 1] = four.y;
-    x[e + 2] = four.z;
-    x[e + 3] = four.w;
-  }
 #pragma unroll
   for (int e = 0; e < kPerThread; ++e) {
     zero += x[e] * 0;
@@ -191,13 +193,19 @@ __device__ RowStats Combine(const ChunkStats* chunks, int num_chunks, float inve
     scratch.max_id[t] = mine.max_id;
   }
   if (has_group) scratch.group_max[t] = group_max;
-  RowStats row{.max = MinusInfinity(), .max_id = -1};
+  RowStats row;
   row.finite = !__syncthreads_or(!mine.finite);
-  for (int c = 0; c < num_chunks; ++c) {
-    if (scratch.max[c] <= row.max) continue;
-    row.max = scratch.max[c];
-    row.max_id = scratch.max_id[c];
-  }
+  // Each warp by itself, in the same order: lane l has chunks l and l + 32.
+  static_assert(kMaxChunks <= 64);
+  const int low = t % 32;
+  const int high = low + 32;
+  const float low_max = low < num_chunks ? scratch.max[low] : MinusInfinity();
+  const float high_max = high < num_chunks ? scratch.max[high] : MinusInfinity();
+  row.max = WarpMax(fmaxf(low_max, high_max));
+  row.max_id =
+      __reduce_min_sync(~0u, low_max == row.max && low < num_chunks     ? scratch.max_id[low]
+                             : high_max == row.max && high < num_chunks ? scratch.max_id[high]
+                                                                        : INT_MAX);
   if (t < num_chunks) {
     scratch.sum[t] =
         mine.max > MinusInfinity()
@@ -205,8 +213,9 @@ __device__ RowStats Combine(const ChunkStats* chunks, int num_chunks, float inve
             : 0;
   }
   __syncthreads();
-  row.sum = 0;
-  for (int c = 0; c < num_chunks; ++c) row.sum += scratch.sum[c];
+  row.sum = (low < num_chunks ? scratch.sum[low] : 0) + (high < num_chunks ? scratch.sum[high] : 0);
+#pragma unroll
+  for (int lane = 16; lane > 0; lane /= 2) row.sum += __shfl_xor_sync(~0u, row.sum, lane);
   return row;
 }
 
