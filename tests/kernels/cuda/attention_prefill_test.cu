@@ -317,6 +317,25 @@ TEST_P(AttentionPrefillTest, MatchesFloat64AtEveryLength) {
   }
 }
 
+// Each alone: beside the window's values, errors of the recurrence's could be too small to see.
+TEST_P(AttentionPrefillTest, RecurrenceAndWindowAloneMatchFloat64) {
+  const Floats rows = Tokens(shape(), 300, 29);
+  for (const float mix : {0.0f, 1.0f}) {
+    SCOPED_TRACE(testing::Message() << "mix " << mix);
+    AttentionShape alone = shape();
+    alone.mix = mix;
+    const Doubles expected = Expected(alone, {}, rows);
+    Rig rig(alone, 1);
+    rig.Clear(0);
+    int done = 0;
+    for (const int tokens : {130, 9, 161}) {
+      const Floats out = rig.Step({{0, &rows[done * alone.qkv_size()], tokens}});
+      EXPECT_LT(WorstError(out, expected, done * out_size()), kOutputTolerance);
+      done += tokens;
+    }
+  }
+}
+
 TEST_P(AttentionPrefillTest, AppliesBiasesAndNorms) {
   const HeadExtras extras = RandomExtras(shape());
   const Floats rows = Tokens(shape(), 100, 22);
