@@ -22,15 +22,15 @@ constexpr int kRows = 64;  // before the new one
 constexpr int kMaxPending = 2 * kFoldBlock;
 constexpr float kLog2e = 1.4426950408889634f;
 
-template <int kDim, bool kGsa>
-constexpr int kStages = kDim == 128 && kGsa ? 4 : 5;
+// Rows of keys or values stay beside a whole matrix of head_dim 128.
+constexpr int kStages = 5;
 
 // Shared memory. kHeads is the group's size, rounded up.
 template <int kDim, GateKind kGate, int kHeads>
 struct Shared {
   static constexpr bool kGsa = kGate == GateKind::kGsa;
   static constexpr int kReduced = kHeads < 4 ? kHeads : 4;  // heads that are summed at once
-  alignas(128) std::byte stages[kStages<kDim, kGsa>][kStageBytes];
+  alignas(128) std::byte stages[kStages][kStageBytes];
   alignas(16) float features[kMaxPending][kDim];
   // The warps' sums; without gsa they take the place of the features, which are not used again.
   alignas(16) float partial[kGsa ? kWarps * kReduced * kDim : 1];
@@ -45,7 +45,7 @@ struct Shared {
   alignas(16) float weights[kMaxPending][kHeads];  // q' . feature_o
   alignas(16) float mixed[kRows + 1][kHeads];      // c_o
   alignas(16) float turn[8][32][kDim / 32];        // cos and sin of offsets 0 .. 7
-  StageBarriers<kStages<kDim, kGsa>> barriers;
+  StageBarriers<kStages> barriers;
 };
 
 __device__ __forceinline__ void UsersBarrier() {
@@ -99,11 +99,14 @@ struct Unit {
   __device__ int rows_to_decay() const { return pending + (folds ? kFoldBlock : 0); }
 };
 
+// Blocks of a multiprocessor: as its shared memory and registers allow.
+template <int kDim, GateKind kGate, int kHeads>
+constexpr int kBlocks = kHeads <= 4 && sizeof(Shared<kDim, kGate, kHeads>) <= 113 * 1024 ? 2 : 1;
+
 template <int kDim, GateKind kGate, int kHeads>
 class Decoder {
   using SharedType = Shared<kDim, kGate, kHeads>;
   static constexpr bool kGsa = kGate == GateKind::kGsa;
-  static constexpr int kStageCount = kStages<kDim, kGsa>;
   static constexpr int kLane = kDim / 32;                      // columns of a lane
   static constexpr int kChunkRows = kStageBytes / (kDim * 4);  // of S in a stage
   static constexpr int kChunks = kDim / kChunkRows;
@@ -124,7 +127,7 @@ class Decoder {
 
   // The warp that streams: rows of keys, (K~,) rows of values, S (V~).
   __device__ void Stream() {
-    StageFiller<kStageCount, kStageBytes> filler(&s_.barriers, &s_.stages[0][0]);
+    StageFiller<kStages, kStageBytes> filler(&s_.barriers, &s_.stages[0][0]);
     for (int i = blockIdx.x; i < units_; i += gridDim.x) {
       const Unit unit(p_, i);
       if (unit.span.slot < 0) continue;
@@ -141,7 +144,7 @@ class Decoder {
   }
 
   __device__ void Compute() {
-    StageUser<kStageCount, kStageBytes> user(&s_.barriers, &s_.stages[0][0]);
+    StageUser<kStages, kStageBytes> user(&s_.barriers, &s_.stages[0][0]);
     LoadTurns();
     WaitForPrevious();
     int index = NextUnit(blockIdx.x);
@@ -157,8 +160,8 @@ class Decoder {
   }
 
  private:
-  using Filler = StageFiller<kStageCount, kStageBytes>;
-  using User = StageUser<kStageCount, kStageBytes>;
+  using Filler = StageFiller<kStages, kStageBytes>;
+  using User = StageUser<kStages, kStageBytes>;
 
   // ---- Streaming ----
 
@@ -648,7 +651,7 @@ class Decoder {
 };
 
 template <int kDim, GateKind kGate, int kHeads>
-__global__ void __launch_bounds__(kThreads, kHeads <= 4 ? 2 : 1)
+__global__ void __launch_bounds__(kThreads, kBlocks<kDim, kGate, kHeads>)
     AttentionDecodeKernel(const __grid_constant__ AttentionParams p) {
   extern __shared__ __align__(128) std::byte bytes[];
   auto* shared = reinterpret_cast<Shared<kDim, kGate, kHeads>*>(bytes);
@@ -668,7 +671,8 @@ __global__ void __launch_bounds__(kThreads, kHeads <= 4 ? 2 : 1)
 template <int kDim, GateKind kGate, typename F>
 bool WithGroup(int group, F f) {
   const auto use = [&]<int kHeads>() {
-    return f(AttentionDecodeKernel<kDim, kGate, kHeads>, sizeof(Shared<kDim, kGate, kHeads>));
+    return f(AttentionDecodeKernel<kDim, kGate, kHeads>, sizeof(Shared<kDim, kGate, kHeads>),
+             kBlocks<kDim, kGate, kHeads>);
   };
   if (group == 1) return use.template operator()<1>();
   if (group <= 4) return use.template operator()<4>();
@@ -700,12 +704,12 @@ bool WithKernel(const AttentionShape& shape, F f) {
 }  // namespace
 
 bool AttentionDecodeSupports(const AttentionShape& shape) {
-  return WithKernel(shape, [](auto, size_t) { return true; });
+  return WithKernel(shape, [](auto, size_t, int) { return true; });
 }
 
 cudaError_t InitAttentionDecode(const AttentionShape& shape) {
   cudaError_t error = cudaSuccess;
-  WithKernel(shape, [&](auto kernel, size_t bytes) {
+  WithKernel(shape, [&](auto kernel, size_t bytes, int) {
     error = AllowShared(kernel, bytes);
     return true;
   });
@@ -716,10 +720,9 @@ cudaError_t AttentionDecode(const AttentionParams& p, int multiprocessors, cudaS
   if (p.num_spans == 0) return cudaSuccess;
   cudaError_t error = cudaErrorNotSupported;
   const int units = p.num_spans * p.shape.num_kv_heads;
-  const int group = p.shape.num_heads / p.shape.num_kv_heads;
-  const int blocks = multiprocessors * (group <= 4 ? 2 : 1);
-  WithKernel(p.shape, [&](auto kernel, size_t bytes) {
-    error = Launch(kernel, units < blocks ? units : blocks, kThreads, bytes, stream, p);
+  WithKernel(p.shape, [&](auto kernel, size_t bytes, int blocks) {
+    const int most = multiprocessors * blocks;
+    error = Launch(kernel, units < most ? units : most, kThreads, bytes, stream, p);
     return true;
   });
   return error;

@@ -84,7 +84,8 @@ TEST_P(GoldenModelTest, LogitsAreEqual) {
   backend.ClearSlot(0);
   StepPlan plan{.tokens = tokens, .spans = {{.slot = 0, .num_rows = rows, .committed = rows}}};
   for (int row = 0; row < rows; ++row) plan.logits.push_back({.row = row, .slot = 0});
-  ASSERT_THAT(backend.RunStep(plan, [&](StepShape step) { model->Forward(step, backend); }), IsOk());
+  ASSERT_THAT(backend.RunStep(plan, [&](StepShape step) { model->Forward(step, backend); }),
+              IsOk());
 
   ASSERT_EQ(backend.rows.size(), tokens.size());
   double largest_error = 0;
