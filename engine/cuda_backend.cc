@@ -31,6 +31,12 @@ int GraphRows(int rows) {
   return rows <= 256 ? RoundUp(rows, 32) : RoundUp(rows, 128);
 }
 
+absl::Status CheckAtMost(absl::string_view field, int value, int limit) {
+  if (value <= limit) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("backend cuda: ", field, " is ", value, "; it must be at most ", limit));
+}
+
 }  // namespace
 
 // ---- Creation -----------------------------------------------------------------------------------
@@ -125,10 +131,8 @@ absl::StatusOr<int> CudaBackend::AllocateStates(const ModelConfig& config, int m
   layout_ = StateLayout(config, options_.type);
   rms_norm_eps_ = config.rms_norm_eps;
   constexpr int kMaxHeadDim = 128;
-  if (config.head_dim > kMaxHeadDim) {
-    return absl::InvalidArgumentError(absl::StrCat("backend cuda: head_dim is ", config.head_dim,
-                                                   "; it must be at most ", kMaxHeadDim));
-  }
+  LIGER_RETURN_IF_ERROR(CheckAtMost("head_dim", config.head_dim, kMaxHeadDim));
+  LIGER_RETURN_IF_ERROR(CheckAtMost("hidden_size", config.hidden_size, cuda::kMaxNormSize));
   const AttentionShape& shape = layout_.shape;
   decodes_fast_ = !options_.batch_invariant && cuda::AttentionDecodeSupports(shape);
   prefills_fast_ = !options_.batch_invariant && cuda::PrefillSupports(shape);
@@ -326,8 +330,8 @@ void CudaBackend::AddRmsNorm(Activations x, Activations delta, const Vector& wei
 
 void CudaBackend::Linear(const Matrix& weights, Activations x, Activations y) {
   const bool wide = y.precision == Precision::kFloat32;
-  // A row's bits do not depend on the others there: batch-invariant, all rows go that way.
-  if (options_.type == RowType::kBf16 && (options_.batch_invariant || x.rows <= kSkinnyRows) &&
+  // A row's bits do not depend on the others there.
+  if (options_.batch_invariant && options_.type == RowType::kBf16 &&
       cuda::SkinnyLinearSupports(1, weights.rows, weights.cols)) {
     const size_t y_size = wide ? sizeof(float) : SizeOf(options_.type);
     for (int row = 0; row < x.rows; row += kSkinnyRows) {

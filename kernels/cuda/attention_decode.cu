@@ -14,26 +14,31 @@
 namespace liger::cuda {
 namespace {
 
-constexpr int kWarps = 8;  // that compute
+constexpr int kWarps = 4;  // that compute
 constexpr int kUsers = kWarps * 32;
 constexpr int kThreads = kUsers + 32;
-constexpr int kStageBytes = 16384;
+constexpr int kStages = 3;
+constexpr int kStageBytes = 8192;
 constexpr int kRows = 64;  // before the new one
-constexpr int kMaxPending = 2 * kFoldBlock;
+// Rows of keys or values are taken 32 at a time, eight by each warp: group 0 has offsets 1 to 32.
+constexpr int kGroups = 2;
+constexpr int kGroupRows = kRows / kGroups;
+constexpr int kWarpRows = kGroupRows / kWarps;
 constexpr float kLog2e = 1.4426950408889634f;
-
-// Rows of keys or values stay beside a whole matrix of head_dim 128.
-constexpr int kStages = 5;
 
 // Shared memory. kHeads is the group's size, rounded up.
 template <int kDim, GateKind kGate, int kHeads>
 struct Shared {
   static constexpr bool kGsa = kGate == GateKind::kGsa;
   static constexpr int kReduced = kHeads < 4 ? kHeads : 4;  // heads that are summed at once
+  // gsa reads the features twice, and while they are there.
+  static constexpr int kFeatures = kGsa ? 2 * kFoldBlock : kFoldBlock;
   alignas(128) std::byte stages[kStages][kStageBytes];
-  alignas(16) float features[kMaxPending][kDim];
+  alignas(16) float features[kFeatures][kDim];
   // The warps' sums; without gsa they take the place of the features, which are not used again.
-  alignas(16) float partial[kGsa ? kWarps * kReduced * kDim : 1];
+  alignas(16) float partial[kGsa ? kWarps * kReduced * kDim : 4];
+  alignas(16) Bf16 folded_keys[kGsa ? kFoldBlock : 1][kDim];
+  alignas(16) Bf16 folded_values[kFoldBlock][kDim];
   alignas(16) float queries[kHeads][kDim];  // raw
   alignas(16) float read[kHeads][kDim];     // q', gsa: the slots' softmax
   alignas(16) float x[kDim][kHeads];        // what multiplies S (K~, V~)
@@ -42,9 +47,9 @@ struct Shared {
   alignas(16) float decay_read[kDim];  // exp(B_t) from the fold that is read
   alignas(16) float decay_fold[kDim];  // of the block that is folded
   alignas(16) float scores[kHeads][kRows + 1];
-  alignas(16) float weights[kMaxPending][kHeads];  // q' . feature_o
-  alignas(16) float mixed[kRows + 1][kHeads];      // c_o
-  alignas(16) float turn[8][32][kDim / 32];        // cos and sin of offsets 0 .. 7
+  alignas(16) float weights[2 * kFoldBlock][kHeads];  // q' . feature_o
+  alignas(16) float mixed[kRows + 1][kHeads];         // c_o
+  alignas(16) float turn[kWarpRows][32][kDim / 32];   // cos and sin of offsets 0 .. 7
   StageBarriers<kStages> barriers;
 };
 
@@ -74,9 +79,15 @@ __device__ __forceinline__ float ReduceScatter(float* v, int lane) {
   }
 }
 
+__device__ __forceinline__ float Exp2(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
 // log2(sigmoid(x)).
 __device__ __forceinline__ float LogSigmoid2(float x) {
-  return fminf(x, 0.0f) * kLog2e - __log2f(1 + exp2f(-fabsf(x) * kLog2e));
+  return fminf(x, 0.0f) * kLog2e - __log2f(1 + Exp2(-fabsf(x) * kLog2e));
 }
 
 // A sequence's new token at a key/value head.
@@ -96,25 +107,31 @@ struct Unit {
     folds = span.folded < needed && needed <= span.committed;
     pending = static_cast<int>(token - (folds ? needed : span.folded));
   }
-  __device__ int rows_to_decay() const { return pending + (folds ? kFoldBlock : 0); }
 };
 
 // Blocks of a multiprocessor: as its shared memory and registers allow.
 template <int kDim, GateKind kGate, int kHeads>
-constexpr int kBlocks = kHeads <= 4 && sizeof(Shared<kDim, kGate, kHeads>) <= 113 * 1024 ? 2 : 1;
+constexpr int kBlocks = kHeads > 4                                         ? 2
+                        : sizeof(Shared<kDim, kGate, kHeads>) <= 56 * 1024 ? 4
+                                                                           : 3;
 
 template <int kDim, GateKind kGate, int kHeads>
 class Decoder {
   using SharedType = Shared<kDim, kGate, kHeads>;
+  using Filler = StageFiller<kStages, kStageBytes>;
+  using User = StageUser<kStages, kStageBytes>;
   static constexpr bool kGsa = kGate == GateKind::kGsa;
-  static constexpr int kLane = kDim / 32;                      // columns of a lane
-  static constexpr int kChunkRows = kStageBytes / (kDim * 4);  // of S in a stage
-  static constexpr int kChunks = kDim / kChunkRows;
-  static constexpr int kWarpRows = kChunkRows / kWarps;
+  static constexpr int kLane = kDim / 32;  // columns of a lane
+  static constexpr int kRowBytes = kDim * sizeof(Bf16);
+  static constexpr int kStageRows = kStageBytes / kRowBytes;  // of keys or values
+  static constexpr int kStageGroups = kStageRows / kGroupRows;
+  static constexpr int kMatrixRows = kStageBytes / (kDim * 4);  // of S in a stage
+  static constexpr int kMatrixStages = kDim / kMatrixRows;
+  static constexpr int kWarpMatrixRows = kMatrixRows / kWarps;
   static constexpr int kPairs = kDim / 64;  // of a lane: channels i and i + kDim / 2
-  // Heads of the unit that follows are fetched a unit ahead, 16 bytes a thread.
+  // Heads of the unit that follows are fetched a unit ahead, 16 bytes at a time.
   static constexpr int kVectors = (kHeads + 2) * kDim / 8;
-  static_assert(kVectors <= kUsers);
+  static constexpr int kFetches = (kVectors + kUsers - 1) / kUsers;
 
  public:
   __device__ Decoder(const AttentionParams& params, SharedType* shared)
@@ -127,7 +144,7 @@ class Decoder {
 
   // The warp that streams: rows of keys, (K~,) rows of values, S (V~).
   __device__ void Stream() {
-    StageFiller<kStages, kStageBytes> filler(&s_.barriers, &s_.stages[0][0]);
+    Filler filler(&s_.barriers, &s_.stages[0][0]);
     for (int i = blockIdx.x; i < units_; i += gridDim.x) {
       const Unit unit(p_, i);
       if (unit.span.slot < 0) continue;
@@ -144,7 +161,7 @@ class Decoder {
   }
 
   __device__ void Compute() {
-    StageUser<kStages, kStageBytes> user(&s_.barriers, &s_.stages[0][0]);
+    User user(&s_.barriers, &s_.stages[0][0]);
     LoadTurns();
     WaitForPrevious();
     int index = NextUnit(blockIdx.x);
@@ -152,7 +169,7 @@ class Decoder {
     while (index < units_) {
       const Unit unit(p_, index);
       const AttentionHead<Bf16> head{p_, unit.span, unit.kv_head};
-      PutHeads(unit);
+      PutHeads(unit, head);
       index = NextUnit(index + gridDim.x);
       Fetch(index);
       Token(unit, head, user);
@@ -160,35 +177,33 @@ class Decoder {
   }
 
  private:
-  using Filler = StageFiller<kStages, kStageBytes>;
-  using User = StageUser<kStages, kStageBytes>;
-
   // ---- Streaming ----
 
-  // Tokens t - previous .. t - 1 as rows kRows - previous .. kRows - 1: row o at kRows - o.
+  // Stage i has offsets i kStageRows + 1 .. (i + 1) kStageRows, the oldest first.
   __device__ void FillRows(Filler& filler, const AttentionHead<Bf16>& head, const Unit& unit,
                            int which) const {
-    constexpr uint32_t kRowBytes = kDim * sizeof(Bf16);
-    filler.Begin(unit.previous * kRowBytes);
-    if (unit.previous > 0) {
-      const int ring_rows = p_.shape.ring_rows();
-      const int first = static_cast<int>((unit.token - unit.previous - 1) % ring_rows);
-      const int before_end = min(unit.previous, ring_rows - first);
-      const int to = (kRows - unit.previous) * kRowBytes;
-      filler.Copy(to, head.Row(unit.token - unit.previous, which), before_end * kRowBytes);
-      if (before_end < unit.previous) {
-        filler.Copy(to + before_end * kRowBytes,
-                    head.Row(unit.token - unit.previous + before_end, which),
-                    (unit.previous - before_end) * kRowBytes);
+    for (int last = kStageRows; last <= kRows; last += kStageRows) {
+      const int there = max(0, min(unit.previous, last) - (last - kStageRows));
+      filler.Begin(there * kRowBytes);
+      if (there > 0) {
+        const int64_t oldest = unit.token - min(unit.previous, last);
+        const int ring_rows = p_.shape.ring_rows();
+        const int before_end = min(there, ring_rows - static_cast<int>((oldest - 1) % ring_rows));
+        const int to = (kStageRows - there) * kRowBytes;
+        filler.Copy(to, head.Row(oldest, which), before_end * kRowBytes);
+        if (before_end < there) {
+          filler.Copy(to + before_end * kRowBytes, head.Row(oldest + before_end, which),
+                      (there - before_end) * kRowBytes);
+        }
       }
+      filler.End();
     }
-    filler.End();
   }
 
   __device__ void FillMatrix(Filler& filler, const float* matrix) const {
-    for (int chunk = 0; chunk < kChunks; ++chunk) {
+    for (int stage = 0; stage < kMatrixStages; ++stage) {
       filler.Begin(kStageBytes);
-      filler.Copy(0, matrix + chunk * kChunkRows * kDim, kStageBytes);
+      filler.Copy(0, matrix + stage * kMatrixRows * kDim, kStageBytes);
       filler.End();
     }
   }
@@ -200,11 +215,8 @@ class Decoder {
     return index;
   }
 
-  // Channel 0 of the 8 that this thread fetches, of [query heads | key | value].
-  __device__ int FetchedHead() const { return static_cast<int>(threadIdx.x) * 8 / kDim; }
-  __device__ int FetchedChannel() const { return static_cast<int>(threadIdx.x) * 8 % kDim; }
-
-  // Of [q heads | k heads | v heads] of the projections; -1: padding.
+  // Of [q heads | k heads | v heads] of the projections, for a fetched head of [query heads | key |
+  // value]; -1: padding.
   __device__ int SourceHead(int fetched, int kv_head) const {
     if (fetched == kHeads) return p_.shape.num_heads + kv_head;
     if (fetched == kHeads + 1) return p_.shape.num_heads + p_.shape.num_kv_heads + kv_head;
@@ -212,88 +224,119 @@ class Decoder {
   }
 
   __device__ void Fetch(int index) {
-    fetched_ = {0, 0, 0, 0};
-    if (index >= units_ || static_cast<int>(threadIdx.x) >= kVectors) return;
+    if (index >= units_) return;
     const int kv_head = index % p_.shape.num_kv_heads;
-    const int source = SourceHead(FetchedHead(), kv_head);
-    if (source < 0) return;
     const int64_t row = p_.spans[index / p_.shape.num_kv_heads].first_row;
-    fetched_ = *reinterpret_cast<const uint4*>(static_cast<const Bf16*>(p_.qkv) +
-                                               row * p_.shape.qkv_size() + source * kDim +
-                                               FetchedChannel());
+    const auto* from = static_cast<const Bf16*>(p_.qkv) + row * p_.shape.qkv_size();
+#pragma unroll
+    for (int i = 0; i < kFetches; ++i) {
+      const int channel = (static_cast<int>(threadIdx.x) + i * kUsers) * 8;
+      fetched_[i] = {0, 0, 0, 0};
+      if (channel >= kVectors * 8) continue;
+      const int source = SourceHead(channel / kDim, kv_head);
+      if (source < 0) continue;
+      fetched_[i] = *reinterpret_cast<const uint4*>(from + source * kDim + channel % kDim);
+    }
   }
 
   __device__ float* HeadPlace(int fetched) {
     return fetched == kHeads ? s_.key : fetched == kHeads + 1 ? s_.value : s_.queries[fetched];
   }
 
-  // What was fetched, with bias and norms, to shared memory; the new row to the ring.
-  __device__ void PutHeads(const Unit& unit) {
-    if (static_cast<int>(threadIdx.x) < kVectors) {
-      const int head = FetchedHead();
-      const int source = SourceHead(head, unit.kv_head);
-      float* to = HeadPlace(head) + FetchedChannel();
-      const uint32_t bits[4] = {fetched_.x, fetched_.y, fetched_.z, fetched_.w};
+  // What was fetched, with bias and norms, to shared memory; the new row to the ring, and here as
+  // the ring holds it.
+  __device__ void PutHeads(const Unit& unit, const AttentionHead<Bf16>& head) {
+#pragma unroll
+    for (int f = 0; f < kFetches; ++f) {
+      const int at = (static_cast<int>(threadIdx.x) + f * kUsers) * 8;
+      if (at >= kVectors * 8) continue;
+      const int fetched = at / kDim;
+      const int channel = at % kDim;
+      const int source = SourceHead(fetched, unit.kv_head);
+      const uint32_t bits[4] = {fetched_[f].x, fetched_[f].y, fetched_[f].z, fetched_[f].w};
+      float x[8];
 #pragma unroll
       for (int i = 0; i < 8; ++i) {
-        float x = __uint_as_float(i % 2 == 0 ? bits[i / 2] << 16 : bits[i / 2] & 0xffff0000u);
+        x[i] = __uint_as_float(i % 2 == 0 ? bits[i / 2] << 16 : bits[i / 2] & 0xffff0000u);
         if (p_.qkv_bias != nullptr && source >= 0) {
-          x += p_.qkv_bias[source * kDim + FetchedChannel() + i];
+          x[i] += p_.qkv_bias[source * kDim + channel + i];
         }
-        to[i] = x;
+      }
+      const bool stored = fetched == kHeads + 1 || (fetched == kHeads && p_.k_norm == nullptr);
+      if (stored) {
+        Bf16* row = head.Row(unit.token, fetched - kHeads) + channel;
+#pragma unroll
+        for (int i = 0; i < 8; ++i) {
+          row[i] = FromFloat<Bf16>(x[i]);
+          x[i] = ToFloat(FromFloat<Bf16>(x[i]));
+        }
+      }
+      float* to = HeadPlace(fetched) + channel;
+      Store4(to, {x[0], x[1], x[2], x[3]});
+      Store4(to + 4, {x[4], x[5], x[6], x[7]});
+    }
+    UsersBarrier();
+    if (p_.q_norm == nullptr && p_.k_norm == nullptr) return;
+    for (int h = warp_; h <= kHeads; h += kWarps) {
+      const float* norm = h == kHeads ? p_.k_norm : p_.q_norm;
+      if (norm == nullptr) continue;
+      float* x = HeadPlace(h);
+      float squares = 0;
+      for (int d = lane_; d < kDim; d += 32) squares += x[d] * x[d];
+      const float scale = rsqrtf(WarpSum(squares) / kDim + p_.norm_eps);
+      for (int d = lane_; d < kDim; d += 32) {
+        x[d] *= scale * norm[d];
+        if (h < kHeads) continue;
+        const Bf16 rounded = FromFloat<Bf16>(x[d]);
+        head.Row(unit.token, 0)[d] = rounded;
+        x[d] = ToFloat(rounded);
       }
     }
     UsersBarrier();
-    if (p_.q_norm != nullptr || p_.k_norm != nullptr) {
-      for (int head = warp_; head <= kHeads; head += kWarps) {
-        Normalize(HeadPlace(head), head == kHeads ? p_.k_norm : p_.q_norm);
-      }
-      UsersBarrier();
-    }
-  }
-
-  __device__ void Normalize(float* x, const float* norm) const {
-    if (norm == nullptr) return;
-    float squares = 0;
-    for (int d = lane_; d < kDim; d += 32) squares += x[d] * x[d];
-    const float scale = rsqrtf(WarpSum(squares) / kDim + p_.norm_eps);
-    for (int d = lane_; d < kDim; d += 32) x[d] *= scale * norm[d];
   }
 
   // ---- The window's turns ----
 
   // Lane l has channels kPairs l .. and their partners kDim / 2 above.
   __device__ void LoadTurns() {
-    for (int i = threadIdx.x; i < 8 * 32 * kPairs; i += kUsers) {
+    for (int i = threadIdx.x; i < kWarpRows * 32 * kPairs; i += kUsers) {
       const int offset = i / (32 * kPairs);
       const int channel = i % (32 * kPairs);
       float* to = &s_.turn[offset][channel / kPairs][channel % kPairs * 2];
       to[0] = p_.rope_cos[offset * (kDim / 2) + channel];
       to[1] = p_.rope_sin[offset * (kDim / 2) + channel];
     }
-    // This warp's rows have offsets 8 warp_ + 1 .. 8 warp_ + 8.
-    for (int i = 0; i < kPairs; ++i) {
-      const int at = (8 * warp_ + 1) * (kDim / 2) + lane_ * kPairs + i;
-      base_cos_[i] = p_.rope_cos[at];
-      base_sin_[i] = p_.rope_sin[at];
+#pragma unroll
+    for (int group = 0; group < kGroups; ++group) {
+#pragma unroll
+      for (int i = 0; i < kPairs; ++i) {
+        const int at = FirstOffset(group) * (kDim / 2) + lane_ * kPairs + i;
+        base_cos_[group][i] = p_.rope_cos[at];
+        base_sin_[group][i] = p_.rope_sin[at];
+      }
     }
   }
+
+  // The first of this warp's offsets in a group.
+  __device__ int FirstOffset(int group) const { return group * kGroupRows + warp_ * kWarpRows + 1; }
 
   // ---- A token ----
 
   __device__ void Token(const Unit& unit, const AttentionHead<Bf16>& head, User& user) {
-    RoundNewRow(unit, head);
-    UsersBarrier();
     if constexpr (!kGsa) {
       for (int h = warp_; h < kHeads; h += kWarps) Softmax(s_.queries[h], s_.read[h]);
     }
-    int key_stage = 0;
-    const auto* keys = reinterpret_cast<const Bf16*>(user.Next(&key_stage));
-    ComputeDecays(unit, keys);
-    UsersBarrier();
-    ComputeFeatures(unit, keys);
-    ScoreWindow(unit, keys);
-    if constexpr (!kGsa) user.Release(key_stage);
+#pragma unroll
+    for (int i = 0; i < kGroups / kStageGroups; ++i) {
+      int stage = 0;
+      const std::byte* bytes = user.Next(&stage);
+      // Row o lies at keys - o kDim.
+      const Bf16* keys = reinterpret_cast<const Bf16*>(bytes) + (i + 1) * kStageRows * kDim;
+      if (i == 0) GatherRows(unit, keys);
+#pragma unroll
+      for (int j = 0; j < kStageGroups; ++j) ScoreWindow(unit, keys, i * kStageGroups + j);
+      user.Release(stage);
+    }
     for (int i = threadIdx.x; i < kDim * kHeads; i += kUsers) {
       const int d = i / kHeads;
       const int h = i % kHeads;
@@ -303,44 +346,18 @@ class Decoder {
     float sums[kHeads][kLane] = {};
     float* stored = head.Recurrence();
     if constexpr (kGsa) {
-      ReadMatrix(
-          unit, user, sums, stored, [&](int j, int d) { return RowOf(keys, s_.key, j)[d]; },
-          [&](int j, int m) { return s_.features[j][m]; }, s_.decay_fold, true);
-      user.Release(key_stage);
+      ReadMatrix<true>(unit, user, sums, stored);
       SlotSoftmax(unit, sums);
       stored += kDim * kDim;
     }
     MixWeights(unit);
     UsersBarrier();
-    int value_stage = 0;
-    const auto* values = reinterpret_cast<const Bf16*>(user.Next(&value_stage));
-    ReadValues(unit, values, sums);
-    ReadMatrix(
-        unit, user, sums, stored, [&](int j, int d) { return s_.features[j][d]; },
-        [&](int j, int e) { return RowOf(values, s_.value, j)[e]; }, s_.decay_fold, false);
-    user.Release(value_stage);
-    WriteOut(unit, head, sums);
-  }
-
-  // A row as float32 readable: that of the new token, or of the ring.
-  struct RowReader {
-    const float* own;
-    const Bf16* ring;
-    __device__ float operator[](int d) const { return own != nullptr ? own[d] : ToFloat(ring[d]); }
-  };
-  __device__ RowReader RowOf(const Bf16* rows, const float* own, int offset) const {
-    return offset == 0 ? RowReader{own, nullptr}
-                       : RowReader{nullptr, rows + (kRows - offset) * kDim};
-  }
-
-  // The new key and value are read as the ring holds them.
-  __device__ void RoundNewRow(const Unit& unit, const AttentionHead<Bf16>& head) {
-    for (int i = threadIdx.x; i < 2 * kDim; i += kUsers) {
-      float* x = (i < kDim ? s_.key : s_.value) + i % kDim;
-      const Bf16 rounded = FromFloat<Bf16>(*x);
-      head.Row(unit.token, i / kDim)[i % kDim] = rounded;
-      *x = ToFloat(rounded);
-    }
+    ReadValues(unit, user, sums);
+    if (unit.folds) UsersBarrier();  // folded_values
+    ReadMatrix<false>(unit, user, sums, stored);
+    AddWarps(sums, [&](int h, int e, float sum) {
+      if (h < group_) head.Out(unit.token, h)[e] = FromFloat<Bf16>(sum);
+    });
   }
 
   // By one warp.
@@ -355,41 +372,83 @@ class Decoder {
     largest = WarpMax(largest);
     float sum = 0;
 #pragma unroll
-    for (int i = 0; i < kLane; ++i) sum += x[i] = exp2f((x[i] - largest) * kLog2e);
+    for (int i = 0; i < kLane; ++i) sum += x[i] = Exp2((x[i] - largest) * kLog2e);
     sum = WarpSum(sum);
 #pragma unroll
     for (int i = 0; i < kLane; ++i) to[lane_ + 32 * i] = x[i] / sum;
   }
 
-  // features[o] = exp(B_t - B_o), from the newest row back; a folded block's from its own end back.
-  __device__ void ComputeDecays(const Unit& unit, const Bf16* keys) {
-    const float normalizer = kGate == GateKind::kHgrn2 ? 1.0f : 1.0f / p_.shape.gate_normalizer;
-    for (int d = threadIdx.x; d < kDim; d += kUsers) {
-      float log_decay = 0;
-      for (int o = 0; o < unit.pending; ++o) {
-        s_.features[o][d] = exp2f(log_decay);
-        log_decay += LogSigmoid2(RowOf(keys, s_.key, o)[d]) * normalizer;
-      }
-      s_.decay_read[d] = exp2f(log_decay);
-      if (!unit.folds) continue;
-      log_decay = 0;
-      for (int o = unit.pending; o < unit.pending + kFoldBlock; ++o) {
-        s_.features[o][d] = exp2f(log_decay);
-        log_decay += LogSigmoid2(RowOf(keys, s_.key, o)[d]) * normalizer;
-      }
-      s_.decay_fold[d] = exp2f(log_decay);
+  // Features, and weights of pending rows, a block at a time; then the block that is folded.
+  __device__ void GatherRows(const Unit& unit, const Bf16* keys) {
+    float log_decay = 0;
+    for (int first = 0; first < unit.pending; first += kFoldBlock) {
+      if (first > 0 && !kGsa) UsersBarrier();  // the block before has been read
+      const int count = min(kFoldBlock, unit.pending - first);
+      float* place = s_.features[kGsa ? first : 0];
+      ComputeDecays(keys, first, count, place, &log_decay);
+      if (static_cast<int>(threadIdx.x) < kDim) s_.decay_read[threadIdx.x] = Exp2(log_decay);
+      UsersBarrier();
+      ComputeFeatures<true>(keys, first, count, place);
+    }
+    if (!unit.folds) return;
+    if (!kGsa) UsersBarrier();
+    log_decay = 0;
+    float* place = s_.features[kGsa ? unit.pending : 0];
+    ComputeDecays(keys, unit.pending, kFoldBlock, place, &log_decay);
+    if (static_cast<int>(threadIdx.x) < kDim) s_.decay_fold[threadIdx.x] = Exp2(log_decay);
+    UsersBarrier();
+    ComputeFeatures<false>(keys, unit.pending, kFoldBlock, place);
+    if constexpr (kGsa) CopyFolded(unit, keys, s_.folded_keys);
+  }
+
+  // The rows of the block that is folded, oldest last.
+  __device__ void CopyFolded(const Unit& unit, const Bf16* rows, Bf16 (*to)[kDim]) const {
+    constexpr int kPieces = kRowBytes / 16;
+    for (int i = threadIdx.x; i < kFoldBlock * kPieces; i += kUsers) {
+      const int row = i / kPieces;
+      reinterpret_cast<uint4*>(to[row])[i % kPieces] =
+          reinterpret_cast<const uint4*>(rows - (unit.pending + row) * kDim)[i % kPieces];
     }
   }
 
-  // features[o] *= k'_o (gsa: s_o); weights[o] = q' . features[o] (gsa: q . k_o).
-  __device__ void ComputeFeatures(const Unit& unit, const Bf16* keys) {
+  // place[j] = exp of the sum of the gates of rows first .. first + j - 1, and of `log_decay` (in
+  // units of log2) from before them, which goes on to the end. A thread has a channel.
+  __device__ void ComputeDecays(const Bf16* keys, int first, int count, float* place,
+                                float* log_decay) const {
+    const int d = static_cast<int>(threadIdx.x);
+    if (d >= kDim) return;
+    const float normalizer = kGate == GateKind::kHgrn2 ? 1.0f : 1.0f / p_.shape.gate_normalizer;
+    constexpr int kAtOnce = 4;  // their gates do not wait for each other
+    for (int j = 0; j < count; j += kAtOnce) {
+      float gates[kAtOnce];
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) {
+        const int o = first + j + i;
+        const float k = o == 0 ? s_.key[d] : ToFloat(keys[d - min(o, kRows / 2) * kDim]);
+        gates[i] = LogSigmoid2(k) * normalizer;
+      }
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) {
+        if (j + i >= count) break;
+        place[(j + i) * kDim + d] = Exp2(*log_decay);
+        *log_decay += gates[i];
+      }
+    }
+  }
+
+  // place[j] *= k'_o (gsa: s_o), o = first + j; weights[o] = q' . feature_o (gsa: q . k_o).
+  template <bool kWeigh>
+  __device__ void ComputeFeatures(const Bf16* keys, int first, int count, float* place) {
     const float normalizer = 1.0f / p_.shape.gate_normalizer;
-    for (int o = warp_; o < unit.rows_to_decay(); o += kWarps) {
-      const RowReader row = RowOf(keys, s_.key, o);
+    for (int j = warp_; j < count; j += kWarps) {
+      const int o = first + j;
       float k[kLane];
       float feature[kLane];
 #pragma unroll
-      for (int i = 0; i < kLane; ++i) k[i] = row[lane_ + 32 * i];
+      for (int i = 0; i < kLane; ++i) {
+        const int d = lane_ + 32 * i;
+        k[i] = o == 0 ? s_.key[d] : ToFloat(keys[d - o * kDim]);
+      }
       if constexpr (kGate == GateKind::kGla) {
         float largest = k[0];
 #pragma unroll
@@ -397,31 +456,31 @@ class Decoder {
         largest = WarpMax(largest);
         float sum = 0;
 #pragma unroll
-        for (int i = 0; i < kLane; ++i) sum += feature[i] = exp2f((k[i] - largest) * kLog2e);
+        for (int i = 0; i < kLane; ++i) sum += feature[i] = Exp2((k[i] - largest) * kLog2e);
         const float scale = 1 / WarpSum(sum);
 #pragma unroll
         for (int i = 0; i < kLane; ++i) feature[i] *= scale;
       } else if constexpr (kGate == GateKind::kHgrn2) {
 #pragma unroll
-        for (int i = 0; i < kLane; ++i) feature[i] = 1 / (1 + exp2f(k[i] * kLog2e));
+        for (int i = 0; i < kLane; ++i) feature[i] = 1 / (1 + Exp2(k[i] * kLog2e));
       } else {
 #pragma unroll
-        for (int i = 0; i < kLane; ++i) {
-          feature[i] = -expm1f(LogSigmoid(k[i]) * normalizer);
-        }
+        for (int i = 0; i < kLane; ++i) feature[i] = -expm1f(LogSigmoid(k[i]) * normalizer);
       }
       float products[kHeads] = {};
 #pragma unroll
       for (int i = 0; i < kLane; ++i) {
         const int d = lane_ + 32 * i;
-        feature[i] *= s_.features[o][d];
-        s_.features[o][d] = feature[i];
+        feature[i] *= place[j * kDim + d];
+        place[j * kDim + d] = feature[i];
+        if constexpr (kWeigh) {
 #pragma unroll
-        for (int h = 0; h < kHeads; ++h) {
-          products[h] += kGsa ? s_.queries[h][d] * k[i] : s_.read[h][d] * feature[i];
+          for (int h = 0; h < kHeads; ++h) {
+            products[h] += kGsa ? s_.queries[h][d] * k[i] : s_.read[h][d] * feature[i];
+          }
         }
       }
-      PutWeights(o, products);
+      if constexpr (kWeigh) PutWeights(o, products);
     }
   }
   __device__ void PutWeights(int o, float (&products)[kHeads]) {
@@ -430,10 +489,36 @@ class Decoder {
     if (lane_ % kShare == 0) s_.weights[o][lane_ / kShare] = sum;
   }
 
+  __device__ static void LoadTurn(const float* from, float (&x)[2 * kPairs]) {
+    if constexpr (kPairs == 2) {
+      const float4 v = Load4(from);
+      x[0] = v.x;
+      x[1] = v.y;
+      x[2] = v.z;
+      x[3] = v.w;
+    } else {
+      const float2 v = *reinterpret_cast<const float2*>(from);
+      x[0] = v.x;
+      x[1] = v.y;
+    }
+  }
+  // Two neighbouring channels of a row (D = 64: one).
+  __device__ static void LoadPairs(const Bf16* from, float (&x)[kPairs]) {
+    if constexpr (kPairs == 2) {
+      const uint32_t bits = *reinterpret_cast<const uint32_t*>(from);
+      x[0] = __uint_as_float(bits << 16);
+      x[1] = __uint_as_float(bits & 0xffff0000u);
+    } else {
+      x[0] = ToFloat(*from);
+    }
+  }
+
   // scores[h][o] = RoPE(q) . RoPE(k_o) / sqrt(D), in units of log2: the query is turned by the
   // warp's first offset, the keys back by what is left.
-  __device__ void ScoreWindow(const Unit& unit, const Bf16* keys) {
+  __device__ void ScoreWindow(const Unit& unit, const Bf16* keys, int group) {
     const float scale = kLog2e * rsqrtf(static_cast<float>(kDim));
+    const int first_offset = FirstOffset(group);
+    if (group == 0) ScoreNewToken(scale);
     float low[kHeads][kPairs];
     float high[kHeads][kPairs];
 #pragma unroll
@@ -442,29 +527,31 @@ class Decoder {
       for (int i = 0; i < kPairs; ++i) {
         const float a = s_.queries[h][lane_ * kPairs + i];
         const float b = s_.queries[h][lane_ * kPairs + i + kDim / 2];
-        low[h][i] = a * base_cos_[i] - b * base_sin_[i];
-        high[h][i] = b * base_cos_[i] + a * base_sin_[i];
+        low[h][i] = a * base_cos_[group][i] - b * base_sin_[group][i];
+        high[h][i] = b * base_cos_[group][i] + a * base_sin_[group][i];
       }
     }
     // As many rows at once as make 32 sums, or fewer.
-    constexpr int kAtOnce = kHeads >= 4 ? 32 / kHeads : 8;
+    constexpr int kAtOnce = kHeads >= 4 ? 32 / kHeads : kWarpRows;
     constexpr int kSums = kAtOnce * kHeads;
 #pragma unroll
-    for (int first = 0; first < 8; first += kAtOnce) {
+    for (int first = 0; first < kWarpRows; first += kAtOnce) {
       float sums[kSums];
 #pragma unroll
       for (int r = 0; r < kAtOnce; ++r) {
-        const int offset = 8 * warp_ + 1 + first + r;
-        const Bf16* row = keys + (kRows - offset) * kDim + lane_ * kPairs;
-        const float* turn = s_.turn[first + r][lane_];
+        const Bf16* row = keys - (first_offset + first + r) * kDim + lane_ * kPairs;
+        float turn[2 * kPairs];
+        LoadTurn(s_.turn[first + r][lane_], turn);
+        float a[kPairs];
+        float b[kPairs];
+        LoadPairs(row, a);
+        LoadPairs(row + kDim / 2, b);
         float key_low[kPairs];
         float key_high[kPairs];
 #pragma unroll
         for (int i = 0; i < kPairs; ++i) {
-          const float a = ToFloat(row[i]);
-          const float b = ToFloat(row[i + kDim / 2]);
-          key_low[i] = a * turn[2 * i] + b * turn[2 * i + 1];
-          key_high[i] = b * turn[2 * i] - a * turn[2 * i + 1];
+          key_low[i] = a[i] * turn[2 * i] + b[i] * turn[2 * i + 1];
+          key_high[i] = b[i] * turn[2 * i] - a[i] * turn[2 * i + 1];
         }
 #pragma unroll
         for (int h = 0; h < kHeads; ++h) {
@@ -479,54 +566,129 @@ class Decoder {
       const float sum = ReduceScatter<kSums>(sums, lane_);
       constexpr int kShare = 32 / kSums;
       const int which = lane_ / kShare;
-      const int offset = 8 * warp_ + 1 + first + which / kHeads;
+      const int offset = first_offset + first + which / kHeads;
       const bool seen = offset <= unit.previous && offset < p_.shape.window;
       if (lane_ % kShare == 0) s_.scores[which % kHeads][offset] = seen ? sum * scale : -INFINITY;
     }
+  }
+  __device__ void ScoreNewToken(float scale) {
     for (int h = warp_; h < kHeads; h += kWarps) {
       float sum = 0;
-      for (int d = lane_; d < kDim; d += 32) sum += s_.queries[h][d] * s_.key[d];
+#pragma unroll
+      for (int i = 0; i < kLane; ++i) sum += s_.queries[h][lane_ + 32 * i] * s_.key[lane_ + 32 * i];
       sum = WarpSum(sum);
       if (lane_ == 0) s_.scores[h][0] = sum * scale;
     }
   }
 
-  // sums += x [kHeads, D] . matrix [D, D], of which this warp has kWarpRows rows a stage. Where the
-  // unit folds, the matrix is first advanced by its block, sum of left(row, d) right(row, e), and
-  // stored; `by_column`: decayed along e, else along d.
-  template <typename Left, typename Right>
+  // kLane neighbouring columns.
+  __device__ static void LoadLane(const float* from, float (&x)[kLane]) {
+    if constexpr (kLane == 4) {
+      const float4 v = Load4(from);
+      x[0] = v.x;
+      x[1] = v.y;
+      x[2] = v.z;
+      x[3] = v.w;
+    } else {
+      const float2 v = *reinterpret_cast<const float2*>(from);
+      x[0] = v.x;
+      x[1] = v.y;
+    }
+  }
+  __device__ static void LoadLane(const Bf16* from, float (&x)[kLane]) {
+    if constexpr (kLane == 4) {
+      const float4 v = Load4(from);
+      x[0] = v.x;
+      x[1] = v.y;
+      x[2] = v.z;
+      x[3] = v.w;
+    } else {
+      const uint32_t bits = *reinterpret_cast<const uint32_t*>(from);
+      x[0] = __uint_as_float(bits << 16);
+      x[1] = __uint_as_float(bits & 0xffff0000u);
+    }
+  }
+  // x or mixed of the heads.
+  __device__ static void LoadHeads(const float* from, float (&x)[kHeads]) {
+    if constexpr (kHeads == 1) {
+      x[0] = *from;
+    } else {
+#pragma unroll
+      for (int h = 0; h < kHeads; h += 4) {
+        const float4 v = Load4(from + h);
+        x[h] = v.x;
+        x[h + 1] = v.y;
+        x[h + 2] = v.z;
+        x[h + 3] = v.w;
+      }
+    }
+  }
+  __device__ static void Accumulate(const float (&x)[kHeads], const float (&row)[kLane],
+                                    float (&sums)[kHeads][kLane]) {
+#pragma unroll
+    for (int h = 0; h < kHeads; ++h) {
+#pragma unroll
+      for (int e = 0; e < kLane; ++e) sums[h][e] = fmaf(x[h], row[e], sums[h][e]);
+    }
+  }
+
+  // sums += x [kHeads, D] . matrix [D, D], S or V~, or with kByColumn K~; this warp has
+  // kWarpMatrixRows neighbouring rows of each stage. Where the unit folds, the matrix is first
+  // advanced by its block, and stored.
+  template <bool kByColumn>
   __device__ void ReadMatrix(const Unit& unit, User& user, float (&sums)[kHeads][kLane],
-                             float* stored, Left left, Right right, const float* decay,
-                             bool by_column) {
-    for (int chunk = 0; chunk < kChunks; ++chunk) {
+                             float* stored) {
+    for (int i = 0; i < kMatrixStages; ++i) {
       int stage = 0;
       const auto* part = reinterpret_cast<const float*>(user.Next(&stage));
+      const int d = i * kMatrixRows + warp_ * kWarpMatrixRows;
+      float rows[kWarpMatrixRows][kLane];
 #pragma unroll
-      for (int i = 0; i < kWarpRows; ++i) {
-        const int row = warp_ * kWarpRows + i;
-        const int d = chunk * kChunkRows + row;
-        float s[kLane];
-#pragma unroll
-        for (int e = 0; e < kLane; ++e) s[e] = part[row * kDim + lane_ * kLane + e];
-        if (unit.folds) {
-#pragma unroll
-          for (int e = 0; e < kLane; ++e) s[e] *= decay[by_column ? lane_ * kLane + e : d];
-          for (int o = unit.pending + kFoldBlock - 1; o >= unit.pending; --o) {
-            const float l = left(o, d);
-#pragma unroll
-            for (int e = 0; e < kLane; ++e) s[e] = fmaf(l, right(o, lane_ * kLane + e), s[e]);
-          }
-#pragma unroll
-          for (int e = 0; e < kLane; ++e) stored[d * kDim + lane_ * kLane + e] = s[e];
-        }
-#pragma unroll
-        for (int h = 0; h < kHeads; ++h) {
-          const float x = s_.x[d][h];
-#pragma unroll
-          for (int e = 0; e < kLane; ++e) sums[h][e] = fmaf(x, s[e], sums[h][e]);
-        }
+      for (int r = 0; r < kWarpMatrixRows; ++r) {
+        LoadLane(part + (warp_ * kWarpMatrixRows + r) * kDim + lane_ * kLane, rows[r]);
       }
       user.Release(stage);
+      if (unit.folds) FoldRows<kByColumn>(unit, d, rows, stored);
+#pragma unroll
+      for (int r = 0; r < kWarpMatrixRows; ++r) {
+        float x[kHeads];
+        LoadHeads(s_.x[d + r], x);
+        Accumulate(x, rows[r], sums);
+      }
+    }
+  }
+
+  template <bool kByColumn>
+  __device__ void FoldRows(const Unit& unit, int d, float (&rows)[kWarpMatrixRows][kLane],
+                           float* stored) {
+    const float(*features)[kDim] = s_.features + (kGsa ? unit.pending : 0);
+    float column_decay[kLane];
+    if constexpr (kByColumn) LoadLane(s_.decay_fold + lane_ * kLane, column_decay);
+#pragma unroll
+    for (int r = 0; r < kWarpMatrixRows; ++r) {
+#pragma unroll
+      for (int e = 0; e < kLane; ++e) {
+        rows[r][e] *= kByColumn ? column_decay[e] : s_.decay_fold[d + r];
+      }
+    }
+    for (int j = kFoldBlock - 1; j >= 0; --j) {
+      float right[kLane];
+      if constexpr (kByColumn) {
+        LoadLane(features[j] + lane_ * kLane, right);
+      } else {
+        LoadLane(s_.folded_values[j] + lane_ * kLane, right);
+      }
+#pragma unroll
+      for (int r = 0; r < kWarpMatrixRows; ++r) {
+        const float left = kByColumn ? ToFloat(s_.folded_keys[j][d + r]) : features[j][d + r];
+#pragma unroll
+        for (int e = 0; e < kLane; ++e) rows[r][e] = fmaf(left, right[e], rows[r][e]);
+      }
+    }
+#pragma unroll
+    for (int r = 0; r < kWarpMatrixRows; ++r) {
+#pragma unroll
+      for (int e = 0; e < kLane; ++e) stored[(d + r) * kDim + lane_ * kLane + e] = rows[r][e];
     }
   }
 
@@ -534,7 +696,7 @@ class Decoder {
   template <typename Put>
   __device__ void AddWarps(const float (&sums)[kHeads][kLane], Put put) {
     constexpr int kReduced = SharedType::kReduced;
-    static_assert(kWarps * kReduced <= kMaxPending);
+    static_assert(kGsa || kWarps * kReduced <= kFoldBlock);
     float* partial = kGsa ? s_.partial : &s_.features[0][0];
 #pragma unroll
     for (int first = 0; first < kHeads; first += kReduced) {
@@ -602,7 +764,7 @@ class Decoder {
       largest = WarpMax(largest);
       float sum = 0;
 #pragma unroll
-      for (int i = 0; i < kPer; ++i) sum += p[i] = exp2f(p[i] - largest);
+      for (int i = 0; i < kPer; ++i) sum += p[i] = Exp2(p[i] - largest);
       const float share = (1 - p_.shape.mix) / WarpSum(sum);
 #pragma unroll
       for (int i = 0; i < kPer; ++i) {
@@ -613,30 +775,34 @@ class Decoder {
     }
   }
 
-  // sums += mixed . rows of values: this warp's have offsets 8 warp_ + 1 .. 8 warp_ + 8; the new
-  // token's is the first warp's.
-  __device__ void ReadValues(const Unit& unit, const Bf16* values,
-                             float (&sums)[kHeads][kLane]) const {
-    const int last = min(8 * warp_ + 8, unit.previous);
-    for (int o = warp_ == 0 ? 0 : 8 * warp_ + 1; o <= last; ++o) {
-      const RowReader row = RowOf(values, s_.value, o);
-      float v[kLane];
-#pragma unroll
-      for (int e = 0; e < kLane; ++e) v[e] = row[lane_ * kLane + e];
-#pragma unroll
-      for (int h = 0; h < kHeads; ++h) {
-        const float c = s_.mixed[o][h];
-#pragma unroll
-        for (int e = 0; e < kLane; ++e) sums[h][e] = fmaf(c, v[e], sums[h][e]);
-      }
+  // sums += mixed . rows of values; the new token's is the first warp's.
+  __device__ void ReadValues(const Unit& unit, User& user, float (&sums)[kHeads][kLane]) {
+    float c[kHeads];
+    float v[kLane];
+    if (warp_ == 0) {
+      LoadHeads(s_.mixed[0], c);
+      LoadLane(s_.value + lane_ * kLane, v);
+      Accumulate(c, v, sums);
     }
-  }
-
-  __device__ void WriteOut(const Unit& unit, const AttentionHead<Bf16>& head,
-                           const float (&sums)[kHeads][kLane]) {
-    AddWarps(sums, [&](int h, int e, float sum) {
-      if (h < group_) head.Out(unit.token, h)[e] = FromFloat<Bf16>(sum);
-    });
+    for (int i = 0; i < kGroups / kStageGroups; ++i) {
+      int stage = 0;
+      const std::byte* bytes = user.Next(&stage);
+      const Bf16* values = reinterpret_cast<const Bf16*>(bytes) + (i + 1) * kStageRows * kDim;
+      if (i == 0 && unit.folds) CopyFolded(unit, values, s_.folded_values);
+#pragma unroll
+      for (int j = 0; j < kStageGroups; ++j) {
+        const int first = FirstOffset(i * kStageGroups + j);
+#pragma unroll
+        for (int r = 0; r < kWarpRows; ++r) {
+          // What lies where there is no row may be anything, not a number too.
+          if (first + r > unit.previous) break;
+          LoadHeads(s_.mixed[first + r], c);
+          LoadLane(values - (first + r) * kDim + lane_ * kLane, v);
+          Accumulate(c, v, sums);
+        }
+      }
+      user.Release(stage);
+    }
   }
 
   const AttentionParams& p_;
@@ -645,9 +811,9 @@ class Decoder {
   const int lane_;
   const int group_;
   const int units_;
-  uint4 fetched_;
-  float base_cos_[kPairs];
-  float base_sin_[kPairs];
+  uint4 fetched_[kFetches];
+  float base_cos_[kGroups][kPairs];
+  float base_sin_[kGroups][kPairs];
 };
 
 template <int kDim, GateKind kGate, int kHeads>

@@ -1,6 +1,9 @@
+#include "kernels/cuda/row_ops.h"
+
+#include <algorithm>
+
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/numeric.cuh"
-#include "kernels/cuda/row_ops.h"
 
 namespace liger::cuda {
 namespace {
@@ -24,31 +27,44 @@ __global__ void EmbedKernel(EmbedParams p) {
   for (int i = threadIdx.x * 4; i < p.size; i += blockDim.x * 4) Store4(to + i, Load4(from + i));
 }
 
+// Vectors of four that a thread of AddRmsNormKernel holds at most.
+constexpr int kHeld = 4;
+
 template <typename T>
 __global__ void AddRmsNormKernel(AddRmsNormParams p) {
   __shared__ float scratch[32];
+  const int first = static_cast<int>(threadIdx.x) * 4;
+  const int step = static_cast<int>(blockDim.x) * 4;
+  float4 weight[kHeld];
+#pragma unroll
+  for (int i = 0; i < kHeld; ++i) {
+    if (first + i * step < p.size) weight[i] = Load4(p.weight + first + i * step);
+  }
   AllowNext();
   WaitForPrevious();
   const int64_t begin = int64_t{blockIdx.x} * p.size;
-  float* x = p.x + begin;
-  const T* delta = p.delta == nullptr ? nullptr : static_cast<const T*>(p.delta) + begin;
-  T* out = static_cast<T*>(p.out) + begin;
+  float4 x[kHeld];
   float squares = 0;
-  for (int i = threadIdx.x * 4; i < p.size; i += blockDim.x * 4) {
-    float4 v = Load4(x + i);
-    if (delta != nullptr) {
-      const float4 d = Load4(delta + i);
+#pragma unroll
+  for (int i = 0; i < kHeld; ++i) {
+    if (first + i * step >= p.size) break;
+    float4& v = x[i];
+    v = Load4(p.x + begin + first + i * step);
+    if (p.delta != nullptr) {
+      const float4 d = Load4(static_cast<const T*>(p.delta) + begin + first + i * step);
       v = {v.x + d.x, v.y + d.y, v.z + d.z, v.w + d.w};
-      Store4(x + i, v);
+      Store4(p.x + begin + first + i * step, v);
     }
     squares += v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w;
   }
   const float scale = rsqrtf(BlockSum(squares, scratch) / p.size + p.eps);
-  for (int i = threadIdx.x * 4; i < p.size; i += blockDim.x * 4) {
-    // Each thread reads what it wrote itself.
-    const float4 v = Load4(x + i);
-    const float4 w = Load4(p.weight + i);
-    Store4(out + i, {v.x * scale * w.x, v.y * scale * w.y, v.z * scale * w.z, v.w * scale * w.w});
+#pragma unroll
+  for (int i = 0; i < kHeld; ++i) {
+    if (first + i * step >= p.size) break;
+    const float4 v = x[i];
+    const float4 w = weight[i];
+    Store4(static_cast<T*>(p.out) + begin + first + i * step,
+           {v.x * scale * w.x, v.y * scale * w.y, v.z * scale * w.z, v.w * scale * w.w});
   }
 }
 
@@ -112,8 +128,11 @@ cudaError_t Embed(RowType type, const EmbedParams& p, cudaStream_t stream) {
 }
 
 cudaError_t AddRmsNorm(RowType type, const AddRmsNormParams& p, cudaStream_t stream) {
+  if (p.size > kMaxNormSize) return cudaErrorInvalidValue;
+  // Two vectors of four to a thread, or more where a block has no more threads.
+  const int threads = std::clamp((p.size / 8 + 31) / 32 * 32, 32, 1024);
   return WithType(type, [&]<typename T>(T) {
-    return Launch(AddRmsNormKernel<T>, p.rows, RowThreads(p.size), 0, stream, p);
+    return Launch(AddRmsNormKernel<T>, p.rows, threads, 0, stream, p);
   });
 }
 

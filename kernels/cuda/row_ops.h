@@ -30,9 +30,10 @@ struct AddRmsNormParams {
   const float* weight = nullptr;  // [size]
   void* out = nullptr;            // [rows, size] activations
   int rows = 0;
-  int size = 0;  // a multiple of 4
+  int size = 0;  // a multiple of 4, at most kMaxNormSize
   float eps = 0;
 };
+inline constexpr int kMaxNormSize = 16384;
 cudaError_t AddRmsNorm(RowType type, const AddRmsNormParams& params, cudaStream_t stream);
 
 // out[r, i] = silu(gate_up[r, i]) * gate_up[r, size + i], silu(z) = z / (1 + exp(-z)).
