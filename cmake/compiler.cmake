@@ -2,7 +2,6 @@
 
 add_library(liger_flags INTERFACE)
 target_include_directories(liger_flags INTERFACE ${CMAKE_SOURCE_DIR})
-target_compile_definitions(liger_flags INTERFACE LIGER_CUDA=$<BOOL:${LIGER_CUDA}>)
 target_compile_options(liger_flags INTERFACE
   $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Werror -Wno-missing-field-initializers>
   # GCC 12 warns of overlapping copies in its own std::string (GCC bug 105651).
