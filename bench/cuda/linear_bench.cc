@@ -1,5 +1,7 @@
 // SkinnyLinear beside cuBLASLt, tuned by timing, at the shapes of real models:
 //   linear_bench [model]      only the shapes whose names begin with `model`
+//   linear_bench MODEL cuts   beside them what other cuts of the kernel, and reading alone, would
+//   take
 
 #include <cublasLt.h>
 #include <cuda_bf16.h>
@@ -7,10 +9,14 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
+#include <iterator>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "bench/cuda/linear_floor.h"
 #include "bench/cuda/measure.h"
 #include "kernels/cuda/linear.h"
 
@@ -54,6 +60,61 @@ const std::vector<Shape> kShapes = {
 };
 constexpr int kSizes[] = {1, 4, 8, 16, 32, 64, 128, 256};
 constexpr int kMostRows = 256;
+
+struct Cut {
+  const char* name;
+  LinearTuning tuning;
+  int most_rows = 64;
+};
+
+LinearTuning Rings(int tile_boxes, int spans, int weight_slots, int prefetch) {
+  LinearTuning tuning;
+  tuning.tile_boxes = tile_boxes;
+  tuning.spans = spans;
+  tuning.weight_slots = weight_slots;
+  tuning.prefetch = prefetch;
+  return tuning;
+}
+LinearTuning KeepsInL2(LinearTuning tuning) {
+  tuning.keeps_in_l2 = true;
+  return tuning;
+}
+LinearTuning SkipsProducts(LinearTuning tuning) {
+  tuning.skips_products = true;
+  return tuning;
+}
+LinearTuning Streams(int row_tiles) {
+  LinearTuning tuning;
+  tuning.streams = true;
+  tuning.row_tiles = row_tiles;
+  return tuning;
+}
+
+const std::vector<Cut> kCuts = {
+    {"auto", {}},
+    {"tile1 span1 ring6 pre0", Rings(1, 1, 6, 0)},
+    {"tile1 span1 ring6 pre8", Rings(1, 1, 6, 8)},
+    {"tile1 span1 ring6 pre8 keep", KeepsInL2(Rings(1, 1, 6, 8))},
+    {"tile1 span1 ring6 pre24", Rings(1, 1, 6, 24)},
+    {"tile1 span1 ring4 pre8", Rings(1, 1, 4, 8)},
+    {"tile1 span2 ring6 pre0", Rings(1, 2, 6, 0)},
+    {"tile1 span2 ring4 pre0", Rings(1, 2, 4, 0)},
+    {"tile1 span2 ring4 pre8", Rings(1, 2, 4, 8)},
+    {"tile1 span2 ring3 pre4", Rings(1, 2, 3, 4)},
+    {"tile1 span3 ring4 pre0", Rings(1, 3, 4, 0)},
+    {"tile1 span3 ring3 pre4", Rings(1, 3, 3, 4)},
+    {"tile2 span1 ring6 pre8", Rings(2, 1, 6, 8)},
+    {"tile2 span1 ring6 pre8 keep", KeepsInL2(Rings(2, 1, 6, 8))},
+    {"tile2 span2 ring6 pre0", Rings(2, 2, 6, 0)},
+    {"tile2 span2 ring4 pre8", Rings(2, 2, 4, 8)},
+    {"no math: tile1 span1 ring6 pre8", SkipsProducts(Rings(1, 1, 6, 8))},
+    {"no math: tile1 span2 ring4 pre0", SkipsProducts(Rings(1, 2, 4, 0))},
+    {"no math: tile2 span1 ring6 pre8", SkipsProducts(Rings(2, 1, 6, 8))},
+    {"stream 16 rows", Streams(1), 16},
+    {"stream 32 rows", Streams(2), 16},
+    {"stream 64 rows", Streams(4), 16},
+    {"no math: stream 32 rows", SkipsProducts(Streams(2)), 16},
+};
 
 // More than the L2 cache holds.
 constexpr size_t kRotatedBytes = size_t{256} << 20;
@@ -147,11 +208,20 @@ struct Bench {
   cublasLtHandle_t handle = nullptr;
   Buffer cublas_workspace{DeviceBytes(CublasLinear::kWorkspaceBytes)};
   Buffer workspace{DeviceBytes(SkinnyLinearWorkspace())};
+  Buffer sink{DeviceBytes(4)};
   double copy_rate = 0;
+  bool with_cuts = false;
+
+  std::vector<int> Sizes() const {
+    if (with_cuts) return {1, 16, 64};
+    return {std::begin(kSizes), std::end(kSizes)};
+  }
 
   cudaError_t Skinny(const Shape& shape, int m, const Bf16* weights, const Bf16* x, void* y,
-                     cudaStream_t stream, LinearEpilogue epilogue = LinearEpilogue::kStore) const {
+                     cudaStream_t stream, LinearEpilogue epilogue = LinearEpilogue::kStore,
+                     const LinearTuning* tuning = nullptr) const {
     LinearParams params;
+    params.tuning = tuning;
     params.weights = weights;
     params.x = x;
     params.y = y;
@@ -180,7 +250,7 @@ struct Bench {
     }
     const Buffer x(DeviceBytes(size_t{2} * kMostRows * shape.k));
     const Buffer y(DeviceBytes(size_t{4} * kMostRows * shape.n));
-    for (const int m : kSizes) {
+    for (const int m : Sizes()) {
       std::printf("%-14s m %3d", shape.name.c_str(), m);
       if (SkinnyLinearSupports(m, shape.n, shape.k)) {
         Print("skinny",
@@ -201,8 +271,38 @@ struct Bench {
                           }),
             shape.weight_bytes());
       std::printf("\n");
+      for (const Cut& cut : kCuts) {
+        if (!with_cuts || m > cut.most_rows) continue;
+        PrintCut(cut.name,
+                 MedianSeconds(static_cast<int>(copies),
+                               [&](int i, cudaStream_t stream) {
+                                 return Skinny(shape, m, weights[i], Values(x), y.get(), stream,
+                                               LinearEpilogue::kStore, &cut.tuning);
+                               }),
+                 shape.weight_bytes());
+      }
       std::fflush(stdout);
     }
+    for (const auto& [name, read] : kReads) {
+      if (!with_cuts) break;
+      PrintCut(name,
+               MedianSeconds(static_cast<int>(copies),
+                             [&, read = read](int i, cudaStream_t stream) {
+                               return read(weights[i], shape.weight_bytes(), sink.get(), stream);
+                             }),
+               shape.weight_bytes());
+    }
+  }
+
+  static constexpr std::pair<const char*, decltype(&ReadByRegisters)> kReads[] = {
+      {"only read, by registers", ReadByRegisters},
+      {"only read, by the copy engine", ReadByCopyEngine},
+  };
+
+  void PrintCut(const char* name, double seconds, size_t bytes) const {
+    std::printf("    %-33s", name);
+    Print("", seconds, bytes);
+    std::printf("\n");
   }
 
   // The four products of a layer, each reading what the one before wrote, four layers long. Ours
@@ -224,7 +324,7 @@ struct Bench {
     const auto weights_of = [&](size_t layer_index, size_t i) {
       return Values(buffers[layer_index * layer.size() + i]);
     };
-    for (const int m : kSizes) {
+    for (const int m : Sizes()) {
       std::printf("%-14s m %3d", name, m);
       // A chain of an even number of products, so that every layer begins with `a`.
       const auto chain = [&](const auto& product) {
@@ -266,6 +366,26 @@ struct Bench {
             }),
             bytes);
       std::printf("\n");
+      for (const Cut& cut : kCuts) {
+        if (!with_cuts || m > cut.most_rows) continue;
+        PrintCut(
+            cut.name,
+            chain([&](size_t i, const Bf16* weights, const Bf16* x, void* y, cudaStream_t stream) {
+              return Skinny(layer[i], m, weights, x, y, stream,
+                            i == 2 ? LinearEpilogue::kSiluMul : LinearEpilogue::kStore,
+                            &cut.tuning);
+            }),
+            bytes);
+      }
+      for (const auto& [name, read] : kReads) {
+        if (!with_cuts) break;
+        PrintCut(name,
+                 chain([&, read = read](size_t i, const Bf16* weights, const Bf16*, void*,
+                                        cudaStream_t stream) {
+                   return read(weights, layer[i].weight_bytes(), sink.get(), stream);
+                 }),
+                 bytes);
+      }
       std::fflush(stdout);
     }
   }
@@ -293,6 +413,9 @@ struct Bench {
 
 int main(int argc, char** argv) {
   liger::cuda::Must(liger::cuda::InitSkinnyLinear(), "InitSkinnyLinear");
-  liger::cuda::Bench().Run(argc > 1 ? argv[1] : "");
+  liger::cuda::Must(liger::cuda::InitReadByCopyEngine(), "InitReadByCopyEngine");
+  liger::cuda::Bench bench;
+  bench.with_cuts = argc > 2 && std::string(argv[2]) == "cuts";
+  bench.Run(argc > 1 ? argv[1] : "");
   return 0;
 }

@@ -7,6 +7,7 @@
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/linear.h"
 #include "kernels/cuda/linear_kernel.cuh"
+#include "kernels/cuda/linear_stream.cuh"
 
 namespace liger::cuda {
 namespace skinny {
@@ -37,14 +38,15 @@ cudaError_t CurrentDevice(Device* device) {
 constexpr int DivideUp(int a, int b) { return a / b + (a % b != 0); }
 
 // For `boxes` boxes one below the other.
-Split SplitOf(int boxes, int k, int multiprocessors) {
+Split SplitOf(int boxes, int k, int multiprocessors, const LinearTuning& tuning) {
   Split split{};
   split.chunks = DivideUp(k, kBoxColumns);
   // Tall tiles read x less often. But the more blocks share a tile, the longer the last one adds:
   // tall where no more than three do.
   split.tile_boxes = DivideUp(boxes, kMaxTileBoxes) >= multiprocessors / 2 ? kMaxTileBoxes : 1;
+  if (tuning.tile_boxes > 0) split.tile_boxes = tuning.tile_boxes;
   split.units = DivideUp(boxes, split.tile_boxes) * split.chunks;
-  split.blocks = std::min(multiprocessors, split.units);
+  split.blocks = std::min(multiprocessors * std::max(1, tuning.spans), split.units);
   split.share = split.units / split.blocks;
   split.longer = split.units % split.blocks;
   return split;
@@ -88,13 +90,14 @@ cudaError_t WithColumns(int m, F f) {
 constexpr int kSharedBytes = 110 * 1024;
 
 template <int kBoxes, int kColumns>
-cudaError_t LaunchSkinnyLinear(const Device& device, Args args, cudaStream_t stream) {
-  args.x_slots = kColumns == 32 ? 3 : 4;
-  args.weight_slots = 6;
+cudaError_t LaunchSkinnyLinear(const Device& device, Args args, const LinearTuning& tuning,
+                               cudaStream_t stream) {
+  args.weight_slots = tuning.weight_slots > 0 ? tuning.weight_slots : 6;
+  args.x_slots = std::min(4, args.weight_slots / kBoxes);
   const auto bytes = [&] { return Rings<kColumns>::Bytes(args.weight_slots, args.x_slots); };
   const size_t most = std::min(kSharedBytes, device.shared_bytes - 1024);
   while (args.weight_slots > 2 && bytes() > most) args.weight_slots -= kBoxes;
-  args.prefetch = 8;
+  args.prefetch = tuning.prefetch >= 0 ? tuning.prefetch : 8;
   CUtensorMap weights_map{};
   CUtensorMap x_map{};
   if (device.has_tensor_maps) {
@@ -111,6 +114,11 @@ template <int kBoxes>
 cudaError_t AllowSharedBytes(int bytes) {
   for (const int m : {8, 16, 32, 64}) {
     const cudaError_t error = WithColumns(m, [&]<int kColumns>() {
+      // All of it, so that a block of the next product finds room beside one of this.
+      const cudaError_t carved = cudaFuncSetAttribute(
+          SkinnyLinearKernel<kBoxes, kColumns>, cudaFuncAttributePreferredSharedMemoryCarveout,
+          cudaSharedmemCarveoutMaxShared);
+      if (carved != cudaSuccess) return carved;
       return AllowShared(SkinnyLinearKernel<kBoxes, kColumns>, bytes);
     });
     if (error != cudaSuccess) return error;
@@ -118,8 +126,11 @@ cudaError_t AllowSharedBytes(int bytes) {
   return cudaSuccess;
 }
 
+constexpr int kMaxSpans = 3;
+
 size_t PartBytes(int multiprocessors) {
-  return size_t{2} * multiprocessors * kMaxTileBoxes * kBoxRows * kMaxRows * sizeof(float);
+  return size_t{2} * kMaxSpans * multiprocessors * kMaxTileBoxes * kBoxRows * kMaxRows *
+         sizeof(float);
 }
 
 bool IsAligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
@@ -138,7 +149,8 @@ bool SkinnyLinearSupports(int m, int n, int k) {
 size_t SkinnyLinearWorkspace() {
   skinny::Device device;
   if (skinny::CurrentDevice(&device) != cudaSuccess) return 0;
-  return skinny::PartBytes(device.multiprocessors) + device.multiprocessors * sizeof(unsigned);
+  return skinny::PartBytes(device.multiprocessors) +
+         skinny::kMaxSpans * device.multiprocessors * sizeof(unsigned);
 }
 
 cudaError_t InitSkinnyLinear() {
@@ -159,6 +171,7 @@ cudaError_t SkinnyLinear(const LinearParams& p, cudaStream_t stream) {
   skinny::Device device;
   const cudaError_t error = skinny::CurrentDevice(&device);
   if (error != cudaSuccess) return error;
+  const LinearTuning tuning = p.tuning != nullptr ? *p.tuning : LinearTuning{};
   skinny::Args args{};
   args.weights = {p.weights, p.n, p.k};
   args.x = {p.x, p.m, p.k};
@@ -169,14 +182,17 @@ cudaError_t SkinnyLinear(const LinearParams& p, cudaStream_t stream) {
   args.box_columns = is_gated ? skinny::kHalfRows : skinny::kBoxRows;
   args.half_offset = is_gated ? p.n / 2 : skinny::kHalfRows;
   args.split = skinny::SplitOf(skinny::DivideUp(args.y_columns, args.box_columns), p.k,
-                               device.multiprocessors);
+                               device.multiprocessors, tuning);
+  args.skips_products = tuning.skips_products;
+  args.keeps_in_l2 = tuning.keeps_in_l2;
   args.parts = static_cast<float4*>(p.workspace);
   args.arrived = reinterpret_cast<unsigned*>(static_cast<std::byte*>(p.workspace) +
                                              skinny::PartBytes(device.multiprocessors));
+  if (tuning.streams && p.m <= 16) return skinny::LaunchStream(args, tuning.row_tiles, stream);
   return skinny::WithColumns(p.m, [&]<int kColumns>() {
     return args.split.tile_boxes == 1
-               ? skinny::LaunchSkinnyLinear<1, kColumns>(device, args, stream)
-               : skinny::LaunchSkinnyLinear<2, kColumns>(device, args, stream);
+               ? skinny::LaunchSkinnyLinear<1, kColumns>(device, args, tuning, stream)
+               : skinny::LaunchSkinnyLinear<2, kColumns>(device, args, tuning, stream);
   });
 }
 

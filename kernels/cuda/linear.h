@@ -27,6 +27,19 @@ enum class LinearEpilogue {
   kSiluMul,  // y = silu(x G^T) * (x U^T), [m, n / 2], where W is G above U, of n / 2 rows each
 };
 
+// How the kernel is cut, for benches; zeros choose the defaults. For one result's bits to be those
+// of another, `tile_boxes` and `spans` must be the same.
+struct LinearTuning {
+  bool streams = false;  // m <= 16: W passes through registers, in `row_tiles` of 16 rows a block
+  int row_tiles = 0;     // 1, 2 or 4
+  int tile_boxes = 0;    // of 128 rows of W: 1 or 2
+  int spans = 0;         // for each multiprocessor: 1 to 3
+  int weight_slots = 0;  // boxes of W in a block's ring
+  int prefetch = -1;     // boxes of W brought into the L2 cache beyond them
+  bool keeps_in_l2 = false;     // W
+  bool skips_products = false;  // only reads
+};
+
 struct LinearParams {
   const __nv_bfloat16* weights = nullptr;  // [n, k], 16-byte aligned
   const __nv_bfloat16* x = nullptr;        // [m, k], 16-byte aligned
@@ -36,6 +49,7 @@ struct LinearParams {
   int m = 0;
   int n = 0;
   int k = 0;
+  const LinearTuning* tuning = nullptr;  // or null
   // As large as SkinnyLinearWorkspace() says, set to zero before the first call; 16-byte aligned.
   // Every call leaves it fit for the next. Calls that may run at once need one each.
   void* workspace = nullptr;

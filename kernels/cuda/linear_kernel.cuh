@@ -54,10 +54,21 @@ struct Args {
   int weight_slots;
   int x_slots;   // of a chunk of x each
   int prefetch;  // boxes of W brought into the L2 cache beyond the ring's first fill
+  bool skips_products;
+  bool keeps_in_l2;
   // For each block a part of the tile that it goes on with, and one of the tile that it begins.
   float4* parts;
   unsigned* arrived;  // [blocks], of the tile that the block begins; zero between calls
 };
+
+// One number of y, unless it lies outside.
+template <typename T>
+__device__ __forceinline__ void StoreY(const Args& args, int row, int column, float value) {
+  if (row >= args.x.rows || column >= args.y_columns) return;
+  T* y = static_cast<T*>(args.y) + int64_t{row} * args.y_columns + column;
+  if (args.epilogue == LinearEpilogue::kAdd) value += ToFloat(*y);
+  *y = FromFloat<T>(value);
+}
 
 // The rings and their barriers in shared memory, as its addresses.
 template <int kColumns>
@@ -127,19 +138,21 @@ __device__ __forceinline__ void Produce(const CUtensorMap& weights_map, const CU
   const auto load_weights = [&](int slot) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      LoadBox<kHalfRows, true>(weights_map, args.weights, walk.row() + half * args.half_offset,
-                               walk.column(), rings.weights + slot * kBoxBytes + half * kHalfBytes,
-                               rings.weights_full + slot * kBarrierBytes);
+      LoadBox<kHalfRows>(weights_map, args.weights, walk.row() + half * args.half_offset,
+                         walk.column(), rings.weights + slot * kBoxBytes + half * kHalfBytes,
+                         rings.weights_full + slot * kBarrierBytes, !args.keeps_in_l2);
     }
     walk.Next();
   };
   const auto load_x = [&](int slot) {
-    LoadBox<kColumns, false>(x_map, args.x, 0, x_unit.chunk * kBoxColumns,
-                             rings.x + slot * Rings<kColumns>::kXBytes,
-                             rings.x_full + slot * kBarrierBytes);
+    LoadBox<kColumns>(x_map, args.x, 0, x_unit.chunk * kBoxColumns,
+                      rings.x + slot * Rings<kColumns>::kXBytes,
+                      rings.x_full + slot * kBarrierBytes, false);
     x_unit.Next(args.split.chunks);
   };
 
+  PrefetchMap(weights_map);
+  PrefetchMap(x_map);
   for (int j = 0; j < min(boxes, args.weight_slots); ++j) load_weights(j);
   BoxWalk<kBoxes> ahead = walk;
   for (int j = args.weight_slots; j < min(boxes, args.weight_slots + args.prefetch); ++j) {
@@ -147,7 +160,6 @@ __device__ __forceinline__ void Produce(const CUtensorMap& weights_map, const CU
     PrefetchBox(weights_map, ahead.row() + args.half_offset, ahead.column());
     ahead.Next();
   }
-  PrefetchMap(x_map);
   WaitForPrevious();
   for (int j = 0; j < min(count, args.x_slots); ++j) load_x(j);
 
@@ -194,11 +206,24 @@ struct WarpTile {
     }
   }
 
-  // Adds one chunk, from the warp's rows of a box of W and a box of x. Both addresses are
-  // multiples of 1024 bytes, so that the piece 2 * step further on in the same row is an exclusive
-  // or away.
+  // Adds one chunk, from a box of W and a box of x, of which both addresses are multiples of 1024
+  // bytes: the piece 2 * step further on in the same row is an exclusive or away.
   __device__ __forceinline__ void AddChunk(uint32_t weights, uint32_t x) {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+#pragma unroll
+    for (int step = 0; step < 4; ++step) {  // of 16 columns of W
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        GroupMultiplyAdd(value[i], BoxDescriptor(weights + i * kHalfBytes + step * 32),
+                         BoxDescriptor(x + step * 32));
+      }
+    }
+    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+    asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+#else
     const int lane = threadIdx.x % 32;
+    weights += threadIdx.x / 32 % 4 * 16 * kBoxRowBytes;
     // Rows 0 to 7 and 8 to 15 of the first piece, then of the second.
     weights += BoxOffset(lane % 16, lane / 16);
     // Of 8 rows the pieces of two steps; or both pieces of 8 rows, then of the next 8.
@@ -230,6 +255,7 @@ struct WarpTile {
         }
       }
     }
+#endif
   }
 };
 
@@ -246,9 +272,10 @@ class Consumer {
     for (int i = 0; i < segment.count; ++i) {
       Wait(rings_.weights_full + weights_.slot * kBarrierBytes, weights_.parity);
       Wait(rings_.x_full + x_.slot * kBarrierBytes, x_.parity);
-      const int first_row = threadIdx.x / 32 % 4 * 16;
-      sum_.AddChunk(rings_.weights + weights_.slot * kBoxBytes + first_row * kBoxRowBytes,
-                    rings_.x + x_.slot * Rings<kColumns>::kXBytes);
+      if (!args_.skips_products) {
+        sum_.AddChunk(rings_.weights + weights_.slot * kBoxBytes,
+                      rings_.x + x_.slot * Rings<kColumns>::kXBytes);
+      }
       __syncwarp();
       if (threadIdx.x % 32 == 0) {
         Arrive(rings_.weights_empty + weights_.slot * kBarrierBytes);
@@ -350,21 +377,13 @@ class Consumer {
         const float upper = sum_.value[0][j][c];
         const float lower = sum_.value[1][j][c];
         if (args_.epilogue == LinearEpilogue::kSiluMul) {
-          StoreOne<T>(row, column, Silu(upper) * lower);
+          StoreY<T>(args_, row, column, Silu(upper) * lower);
         } else {
-          StoreOne<T>(row, column, upper);
-          StoreOne<T>(row, column + kHalfRows, lower);
+          StoreY<T>(args_, row, column, upper);
+          StoreY<T>(args_, row, column + kHalfRows, lower);
         }
       }
     }
-  }
-
-  template <typename T>
-  __device__ __forceinline__ void StoreOne(int row, int column, float value) const {
-    if (row >= args_.x.rows || column >= args_.y_columns) return;
-    T* y = static_cast<T*>(args_.y) + int64_t{row} * args_.y_columns + column;
-    if (args_.epilogue == LinearEpilogue::kAdd) value += ToFloat(*y);
-    *y = FromFloat<T>(value);
   }
 
   const Args& args_;

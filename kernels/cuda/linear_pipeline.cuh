@@ -103,9 +103,9 @@ __device__ constexpr int LoadThreads() {
 // Begins to copy the box at (row, column) of `matrix` into `to`; `full` learns of its arrival.
 // `map` is the matrix's, in boxes of kRows rows.
 // Streamed data is read once and leaves the L2 cache first.
-template <int kRows, bool kStreamed>
+template <int kRows>
 __device__ __forceinline__ void LoadBox(const CUtensorMap& map, const Matrix& matrix, int row,
-                                        int column, uint32_t to, uint32_t full) {
+                                        int column, uint32_t to, uint32_t full, bool is_streamed) {
 #if __CUDA_ARCH__ >= 900
   asm volatile(
       "{\n"
@@ -115,7 +115,7 @@ __device__ __forceinline__ void LoadBox(const CUtensorMap& map, const Matrix& ma
       "r"(kRows * kBoxRowBytes)
       : "memory");
   uint64_t policy;
-  if constexpr (kStreamed) {
+  if (is_streamed) {
     asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
   } else {
     asm volatile("createpolicy.fractional.L2::evict_normal.b64 %0, 1.0;" : "=l"(policy));
@@ -179,6 +179,68 @@ __device__ __forceinline__ void MultiplyAdd(float (&sum)[4], const uint32_t (&a)
       : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
+
+// ---- Hopper's products of a warp group (sm_90a): both operands in boxes. ----
+
+#if __CUDA_ARCH__ >= 900
+
+// What the tensor cores need to know of the box's 16 columns that begin at `address`: 8 rows lie
+// 1024 bytes behind the last 8, in the 128-byte swizzle.
+__device__ __forceinline__ uint64_t BoxDescriptor(uint32_t address) {
+  return (address & 0x3ffff) >> 4 | uint64_t{1} << 16 | uint64_t{1024 >> 4} << 32 |
+         uint64_t{1} << 62;
+}
+
+// sum[64, 8] += a[64, 16] b[8, 16]^T.
+__device__ __forceinline__ void GroupMultiplyAdd(float (&sum)[1][4], uint64_t a, uint64_t b) {
+  asm volatile(
+      "wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {%0, %1, %2, %3}, "
+      "%4, %5, 1, 1, 1, 0, 0;"
+      : "+f"(sum[0][0]), "+f"(sum[0][1]), "+f"(sum[0][2]), "+f"(sum[0][3])
+      : "l"(a), "l"(b));
+}
+
+// sum[64, 16] += a[64, 16] b[16, 16]^T.
+__device__ __forceinline__ void GroupMultiplyAdd(float (&sum)[2][4], uint64_t a, uint64_t b) {
+  asm volatile(
+      "wgmma.mma_async.sync.aligned.m64n16k16.f32.bf16.bf16 {%0, %1, %2, %3, %4, %5, %6, %7}, "
+      "%8, %9, 1, 1, 1, 0, 0;"
+      : "+f"(sum[0][0]), "+f"(sum[0][1]), "+f"(sum[0][2]), "+f"(sum[0][3]), "+f"(sum[1][0]),
+        "+f"(sum[1][1]), "+f"(sum[1][2]), "+f"(sum[1][3])
+      : "l"(a), "l"(b));
+}
+
+// sum[64, 32] += a[64, 16] b[32, 16]^T.
+__device__ __forceinline__ void GroupMultiplyAdd(float (&sum)[4][4], uint64_t a, uint64_t b) {
+  asm volatile(
+      "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {%0, %1, %2, %3, %4, %5, %6, %7, %8, "
+      "%9, %10, %11, %12, %13, %14, %15}, "
+      "%16, %17, 1, 1, 1, 0, 0;"
+      : "+f"(sum[0][0]), "+f"(sum[0][1]), "+f"(sum[0][2]), "+f"(sum[0][3]), "+f"(sum[1][0]),
+        "+f"(sum[1][1]), "+f"(sum[1][2]), "+f"(sum[1][3]), "+f"(sum[2][0]), "+f"(sum[2][1]),
+        "+f"(sum[2][2]), "+f"(sum[2][3]), "+f"(sum[3][0]), "+f"(sum[3][1]), "+f"(sum[3][2]),
+        "+f"(sum[3][3])
+      : "l"(a), "l"(b));
+}
+
+// sum[64, 64] += a[64, 16] b[64, 16]^T.
+__device__ __forceinline__ void GroupMultiplyAdd(float (&sum)[8][4], uint64_t a, uint64_t b) {
+  asm volatile(
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {%0, %1, %2, %3, %4, %5, %6, %7, %8, "
+      "%9, %10, %11, %12, %13, %14, %15, "
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
+      "%32, %33, 1, 1, 1, 0, 0;"
+      : "+f"(sum[0][0]), "+f"(sum[0][1]), "+f"(sum[0][2]), "+f"(sum[0][3]), "+f"(sum[1][0]),
+        "+f"(sum[1][1]), "+f"(sum[1][2]), "+f"(sum[1][3]), "+f"(sum[2][0]), "+f"(sum[2][1]),
+        "+f"(sum[2][2]), "+f"(sum[2][3]), "+f"(sum[3][0]), "+f"(sum[3][1]), "+f"(sum[3][2]),
+        "+f"(sum[3][3]), "+f"(sum[4][0]), "+f"(sum[4][1]), "+f"(sum[4][2]), "+f"(sum[4][3]),
+        "+f"(sum[5][0]), "+f"(sum[5][1]), "+f"(sum[5][2]), "+f"(sum[5][3]), "+f"(sum[6][0]),
+        "+f"(sum[6][1]), "+f"(sum[6][2]), "+f"(sum[6][3]), "+f"(sum[7][0]), "+f"(sum[7][1]),
+        "+f"(sum[7][2]), "+f"(sum[7][3])
+      : "l"(a), "l"(b));
+}
+
+#endif
 
 }  // namespace liger::cuda::skinny
 
