@@ -79,14 +79,19 @@ LinearTuning KeepsInL2(LinearTuning tuning) {
   tuning.keeps_in_l2 = true;
   return tuning;
 }
+LinearTuning Alone(LinearTuning tuning) {
+  tuning.is_alone = true;
+  return tuning;
+}
 LinearTuning SkipsProducts(LinearTuning tuning) {
   tuning.skips_products = true;
   return tuning;
 }
-LinearTuning Streams(int row_tiles) {
+LinearTuning Streams(int row_tiles, int prefetch = 0) {
   LinearTuning tuning;
   tuning.streams = true;
   tuning.row_tiles = row_tiles;
+  tuning.prefetch = prefetch;
   return tuning;
 }
 
@@ -95,6 +100,8 @@ const std::vector<Cut> kCuts = {
     {"tile1 span1 ring6 pre0", Rings(1, 1, 6, 0)},
     {"tile1 span1 ring6 pre8", Rings(1, 1, 6, 8)},
     {"tile1 span1 ring6 pre8 keep", KeepsInL2(Rings(1, 1, 6, 8))},
+    {"tile1 span1 ring6 pre8 no overlap", Alone(Rings(1, 1, 6, 8))},
+    {"tile1 span1 ring6 pre16", Rings(1, 1, 6, 16)},
     {"tile1 span1 ring6 pre24", Rings(1, 1, 6, 24)},
     {"tile1 span1 ring4 pre8", Rings(1, 1, 4, 8)},
     {"tile1 span2 ring6 pre0", Rings(1, 2, 6, 0)},
@@ -112,6 +119,10 @@ const std::vector<Cut> kCuts = {
     {"no math: tile2 span1 ring6 pre8", SkipsProducts(Rings(2, 1, 6, 8))},
     {"stream 16 rows", Streams(1), 16},
     {"stream 32 rows", Streams(2), 16},
+    {"stream 16 rows pre4", Streams(1, 4), 16},
+    {"stream 32 rows pre2", Streams(2, 2), 16},
+    {"stream 32 rows pre6", Streams(2, 6), 16},
+    {"stream 32 rows, no overlap", Alone(Streams(2)), 16},
     {"stream 64 rows", Streams(4), 16},
     {"no math: stream 32 rows", SkipsProducts(Streams(2)), 16},
 };

@@ -185,6 +185,8 @@ cudaError_t SkinnyLinear(const LinearParams& p, cudaStream_t stream) {
                                device.multiprocessors, tuning);
   args.skips_products = tuning.skips_products;
   args.keeps_in_l2 = tuning.keeps_in_l2;
+  args.is_alone = tuning.is_alone;
+  args.prefetch = std::max(0, tuning.prefetch);
   args.parts = static_cast<float4*>(p.workspace);
   args.arrived = reinterpret_cast<unsigned*>(static_cast<std::byte*>(p.workspace) +
                                              skinny::PartBytes(device.multiprocessors));

@@ -37,6 +37,7 @@ struct LinearTuning {
   int weight_slots = 0;  // boxes of W in a block's ring
   int prefetch = -1;     // boxes of W brought into the L2 cache beyond them
   bool keeps_in_l2 = false;     // W
+  bool is_alone = false;        // the next kernel starts once this one has ended
   bool skips_products = false;  // only reads
 };
 

@@ -56,6 +56,7 @@ struct Args {
   int prefetch;  // boxes of W brought into the L2 cache beyond the ring's first fill
   bool skips_products;
   bool keeps_in_l2;
+  bool is_alone;
   // For each block a part of the tile that it goes on with, and one of the tile that it begins.
   float4* parts;
   unsigned* arrived;  // [blocks], of the tile that the block begins; zero between calls
@@ -402,7 +403,7 @@ __global__ void __launch_bounds__(kBoxes* kBoxRows + 32, 4 / kBoxes)
   extern __shared__ __align__(1024) unsigned char shared[];
   constexpr int kConsumers = kBoxes * kBoxRows;
   const Rings<kColumns> rings(SharedAddress(shared), args);
-  AllowNext();
+  if (!args.is_alone) AllowNext();
   if (threadIdx.x == kConsumers) {
     for (int i = 0; i < args.weight_slots; ++i) {
       InitBarrier(rings.weights_full + i * kBarrierBytes, 2 * LoadThreads());  // the halves

@@ -36,17 +36,10 @@ template <int kRowTiles, int kColumns, int kBuffers>
 class Stream {
  public:
   __device__ explicit Stream(const Args& args) : args_(args) {
-    const int lane = threadIdx.x % 32;
-    const int first = blockIdx.x * kRowTiles * TileColumns() + lane / 4;
-    const int lower = args.epilogue == LinearEpilogue::kSiluMul ? args.y_columns : 8;
 #pragma unroll
     for (int i = 0; i < kRowTiles; ++i) {
 #pragma unroll
-      for (int h = 0; h < 2; ++h) {
-        // What lies below W is no matter: it is not stored.
-        const int row = min(first + i * TileColumns() + h * lower, args.weights.rows - 1);
-        rows_[i][h] = args.weights.data + int64_t{row} * args.weights.columns;
-      }
+      for (int h = 0; h < 2; ++h) rows_[i][h] = Row(i, h, threadIdx.x % 32 / 4);
     }
   }
 
@@ -60,6 +53,13 @@ class Stream {
 #pragma unroll
     for (int b = 0; b < kBuffers; ++b) {
       if (b < count) LoadWeights(b, column(b));
+    }
+    for (int i = kBuffers; i < min(count, kBuffers + args_.prefetch); ++i) {
+      for (int r = threadIdx.x % 32; r < kRowTiles * 16; r += 32) {
+        const Bf16* row = Row(r / 16, r / 8 % 2, r % 8);
+        asm volatile(
+            "prefetch.global.L2 [%0];" ::"l"(row + (warp + i * kStreamWarps) * kStreamChunk));
+      }
     }
     WaitForPrevious();
 #pragma unroll
@@ -86,6 +86,14 @@ class Stream {
 
   // Of y, from a tile of 16 rows of W.
   __device__ int TileColumns() const { return args_.epilogue == LinearEpilogue::kSiluMul ? 8 : 16; }
+
+  // Row `r` of 8 of a half of a tile. What lies below W is no matter: it is not stored.
+  __device__ __forceinline__ const Bf16* Row(int tile, int half, int r) const {
+    const int lower = args_.epilogue == LinearEpilogue::kSiluMul ? args_.y_columns : 8;
+    const int row =
+        (static_cast<int>(blockIdx.x) * kRowTiles + tile) * TileColumns() + half * lower + r;
+    return args_.weights.data + int64_t{min(row, args_.weights.rows - 1)} * args_.weights.columns;
+  }
 
   __device__ __forceinline__ void LoadWeights(int b, int column) {
 #pragma unroll
@@ -191,9 +199,10 @@ class Stream {
 template <int kRowTiles, int kColumns>
 __global__ void __launch_bounds__(kStreamWarps * 32, 2)
     StreamLinearKernel(const __grid_constant__ Args args) {
-  AllowNext();
-  Stream < kRowTiles, kColumns,
-      (kColumns == 8 ? 4 : 2) / kRowTiles<1 ? 1 : (kColumns == 8 ? 4 : 2) / kRowTiles>(args).Run();
+  if (!args.is_alone) AllowNext();
+  // As many as registers hold.
+  constexpr int kBuffers = (kColumns == 8 ? 4 : 2) / kRowTiles;
+  Stream < kRowTiles, kColumns, kBuffers<1 ? 1 : kBuffers>(args).Run();
 }
 
 template <int kRowTiles, int kColumns>

@@ -55,6 +55,7 @@ class SkinnyLinearTest : public testing::Test {
     params.n = shape.n;
     params.k = shape.k;
     params.workspace = workspace_;
+    params.tuning = &tuning_;
     return params;
   }
 
@@ -81,6 +82,7 @@ class SkinnyLinearTest : public testing::Test {
     return values;
   }
 
+  LinearTuning tuning_;
   void* workspace_ = nullptr;
   size_t workspace_bytes_ = 0;
 };
@@ -177,6 +179,49 @@ TEST_F(SkinnyLinearTest, LargeMatrixMatchesDoublePrecision) {
   }
 }
 
+// A row has one result whatever the ring and m are.
+TEST_F(SkinnyLinearTest, EveryCutMatchesDoublePrecision) {
+  for (const Shape shape : {Shape{1031, 264}, Shape{77, 4104}, Shape{9001, 328}}) {
+    const auto weights = Random(size_t(shape.n) * shape.k, 11);
+    const DeviceArray<Bf16> device_weights(weights);
+    const auto x = Random(size_t(64) * shape.k, 12);
+    const auto check = [&](const std::vector<int>& sizes) {
+      std::vector<float> first;
+      for (const int m : sizes) {
+        SCOPED_TRACE(Name(m, shape));
+        const auto y = Multiply<float>(device_weights, x, m, shape);
+        if (first.empty()) {
+          ExpectProduct(y, weights, x, m, shape);
+          first = y;
+        }
+        EXPECT_EQ(std::memcmp(y.data(), first.data(), std::min(y.size(), first.size()) * 4), 0);
+      }
+    };
+    for (const int spans : {1, 2, 3}) {
+      for (const int boxes : {1, 2}) {
+        for (const int slots : {2, 4, 6}) {
+          SCOPED_TRACE("spans " + std::to_string(spans) + ", boxes " + std::to_string(boxes) +
+                       ", slots " + std::to_string(slots));
+          tuning_ = {};
+          tuning_.spans = spans;
+          tuning_.tile_boxes = boxes;
+          tuning_.weight_slots = slots;
+          tuning_.prefetch = slots == 2 ? 0 : 5;
+          check({10, 1, 33});
+        }
+      }
+    }
+    for (const int row_tiles : {1, 2, 4}) {
+      SCOPED_TRACE("row_tiles " + std::to_string(row_tiles));
+      tuning_ = {};
+      tuning_.streams = true;
+      tuning_.row_tiles = row_tiles;
+      tuning_.prefetch = row_tiles;
+      check({13, 1, 8});
+    }
+  }
+}
+
 TEST_F(SkinnyLinearTest, BitsOfARowDependOnNothingBesideIt) {
   for (const Shape shape : {Shape{576, 576}, Shape{2049, 2048}, Shape{24000, 1160}}) {
     SCOPED_TRACE(Name(64, shape));
@@ -206,111 +251,123 @@ TEST_F(SkinnyLinearTest, BitsOfARowDependOnNothingBesideIt) {
 // A chain of products, each reading what the one before wrote, all with one workspace, captured
 // into a graph where each may start while the one before ends.
 TEST_F(SkinnyLinearTest, ChainsInAGraphShareAWorkspace) {
-  constexpr int kSize = 1032;
-  constexpr int kLayers = 12;
-  for (const int m : {1, 16, 64}) {
-    SCOPED_TRACE(m);
-    const DeviceArray<Bf16> weights(Random(size_t(kSize) * kSize, 5));
-    const auto x = Random(size_t(m) * kSize, 6);
-    std::vector<Bf16> expected = x;
-    for (int i = 0; i < kLayers; ++i) {
-      expected = Multiply<Bf16>(weights, expected, m, {kSize, kSize});
-    }
+  for (const bool streams : {false, true}) {
+    SCOPED_TRACE(streams);
+    tuning_.streams = streams;
+    constexpr int kSize = 1032;
+    constexpr int kLayers = 12;
+    for (const int m : {1, 16, 64}) {
+      SCOPED_TRACE(m);
+      const DeviceArray<Bf16> weights(Random(size_t(kSize) * kSize, 5));
+      const auto x = Random(size_t(m) * kSize, 6);
+      std::vector<Bf16> expected = x;
+      for (int i = 0; i < kLayers; ++i) {
+        expected = Multiply<Bf16>(weights, expected, m, {kSize, kSize});
+      }
 
-    DeviceArray<Bf16> a(x);
-    DeviceArray<Bf16> b(x.size());
-    cudaStream_t stream = nullptr;
-    ExpectOk(cudaStreamCreate(&stream));
-    ExpectOk(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
-    for (int i = 0; i < kLayers; ++i) {
-      LinearParams params = Params(weights, i % 2 == 0 ? a : b, m, {kSize, kSize});
-      params.y = i % 2 == 0 ? b.data() : a.data();
-      ExpectOk(SkinnyLinear(params, stream));
+      DeviceArray<Bf16> a(x);
+      DeviceArray<Bf16> b(x.size());
+      cudaStream_t stream = nullptr;
+      ExpectOk(cudaStreamCreate(&stream));
+      ExpectOk(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+      for (int i = 0; i < kLayers; ++i) {
+        LinearParams params = Params(weights, i % 2 == 0 ? a : b, m, {kSize, kSize});
+        params.y = i % 2 == 0 ? b.data() : a.data();
+        ExpectOk(SkinnyLinear(params, stream));
+      }
+      cudaGraph_t graph = nullptr;
+      ExpectOk(cudaStreamEndCapture(stream, &graph));
+      cudaGraphExec_t exec = nullptr;
+      ExpectOk(cudaGraphInstantiate(&exec, graph, 0));
+      for (int replay = 0; replay < 5; ++replay) {
+        a.Set(x);
+        ExpectOk(cudaDeviceSynchronize());
+        ExpectOk(cudaGraphLaunch(exec, stream));
+        ExpectOk(cudaStreamSynchronize(stream));
+        const auto y = a.Get();
+        EXPECT_EQ(std::memcmp(y.data(), expected.data(), y.size() * sizeof(Bf16)), 0) << replay;
+      }
+      cudaGraphExecDestroy(exec);
+      cudaGraphDestroy(graph);
+      cudaStreamDestroy(stream);
     }
-    cudaGraph_t graph = nullptr;
-    ExpectOk(cudaStreamEndCapture(stream, &graph));
-    cudaGraphExec_t exec = nullptr;
-    ExpectOk(cudaGraphInstantiate(&exec, graph, 0));
-    for (int replay = 0; replay < 5; ++replay) {
-      a.Set(x);
-      ExpectOk(cudaDeviceSynchronize());
-      ExpectOk(cudaGraphLaunch(exec, stream));
-      ExpectOk(cudaStreamSynchronize(stream));
-      const auto y = a.Get();
-      EXPECT_EQ(std::memcmp(y.data(), expected.data(), y.size() * sizeof(Bf16)), 0) << replay;
-    }
-    cudaGraphExecDestroy(exec);
-    cudaGraphDestroy(graph);
-    cudaStreamDestroy(stream);
   }
 }
 
 TEST_F(SkinnyLinearTest, AddsToWhatIsThere) {
-  for (const Shape shape : {Shape{577, 1536}, Shape{20000, 136}}) {
-    constexpr int kRows = 5;
-    SCOPED_TRACE(Name(kRows, shape));
-    const DeviceArray<Bf16> weights(Random(size_t(shape.n) * shape.k, 7));
-    const auto x = Random(size_t(kRows) * shape.k, 8);
-    const auto product = Multiply<float>(weights, x, kRows, shape);
-    std::vector<float> before(product.size());
-    for (size_t i = 0; i < before.size(); ++i) before[i] = static_cast<float>(i % 1000) - 500;
-    const DeviceArray<Bf16> device_x(x);
-    const DeviceArray<float> y(before);
-    LinearParams params = Params(weights, device_x, kRows, shape);
-    params.y = y.data();
-    params.y_is_float32 = true;
-    params.epilogue = LinearEpilogue::kAdd;
-    ExpectOk(SkinnyLinear(params, nullptr));
-    const auto after = y.Get();
-    int wrong = 0;
-    for (size_t i = 0; i < after.size(); ++i) wrong += after[i] != before[i] + product[i];
-    EXPECT_EQ(wrong, 0);
+  for (const bool streams : {false, true}) {
+    SCOPED_TRACE(streams);
+    tuning_.streams = streams;
+    for (const Shape shape : {Shape{577, 1536}, Shape{20000, 136}}) {
+      constexpr int kRows = 5;
+      SCOPED_TRACE(Name(kRows, shape));
+      const DeviceArray<Bf16> weights(Random(size_t(shape.n) * shape.k, 7));
+      const auto x = Random(size_t(kRows) * shape.k, 8);
+      const auto product = Multiply<float>(weights, x, kRows, shape);
+      std::vector<float> before(product.size());
+      for (size_t i = 0; i < before.size(); ++i) before[i] = static_cast<float>(i % 1000) - 500;
+      const DeviceArray<Bf16> device_x(x);
+      const DeviceArray<float> y(before);
+      LinearParams params = Params(weights, device_x, kRows, shape);
+      params.y = y.data();
+      params.y_is_float32 = true;
+      params.epilogue = LinearEpilogue::kAdd;
+      ExpectOk(SkinnyLinear(params, nullptr));
+      const auto after = y.Get();
+      int wrong = 0;
+      for (size_t i = 0; i < after.size(); ++i) wrong += after[i] != before[i] + product[i];
+      EXPECT_EQ(wrong, 0);
+    }
   }
 }
 
 // y = silu(x G^T) * (x U^T) has a slope of at most 1.1 in the former product.
 TEST_F(SkinnyLinearTest, GatesMatchDoublePrecision) {
-  for (const Shape shape :
-       {Shape{2, 8}, Shape{2 * 77, 264}, Shape{2 * 1536, 576}, Shape{2 * 9001, 136}}) {
-    for (const int m : {1, 9, 18}) {
-      SCOPED_TRACE(Name(m, shape));
-      const int size = shape.n / 2;
-      const auto weights = Random(size_t(shape.n) * shape.k, 9);
-      const auto x = Random(size_t(m) * shape.k, 10);
-      const DeviceArray<Bf16> device_weights(weights);
-      const DeviceArray<Bf16> device_x(x);
-      DeviceArray<float> y(size_t(m) * size + 100);
-      LinearParams params = Params(device_weights, device_x, m, shape);
-      params.y = y.data();
-      params.y_is_float32 = true;
-      params.epilogue = LinearEpilogue::kSiluMul;
-      ExpectOk(SkinnyLinear(params, nullptr));
-      const auto got = y.Get();
-      const auto w32 = ToFloat(weights);
-      const auto x32 = ToFloat(x);
-      int wrong = 0;
-      for (int row = 0; row < m; ++row) {
-        const float* x_row = x32.data() + size_t(row) * shape.k;
-        for (int i = 0; i < size; ++i) {
-          const Sum gate = Dot(w32.data() + size_t(i) * shape.k, x_row, shape.k);
-          const Sum up = Dot(w32.data() + size_t(size + i) * shape.k, x_row, shape.k);
-          const double silu = gate.value / (1 + std::exp(-gate.value));
-          const double expected = silu * up.value;
-          // __expf errs by 2 + 1.173 |x| units in the last place.
-          const double rounding = (6 + 1.2 * std::fabs(gate.value)) *
-                                  std::numeric_limits<float>::epsilon() * std::fabs(expected);
-          const double bound = 1.1 * gate.bound * (std::fabs(up.value) + up.bound) +
-                               std::fabs(silu) * up.bound + rounding;
-          const double y_value = got[size_t(row) * size + i];
-          if (!(std::fabs(y_value - expected) <= bound) && ++wrong <= 5) {
-            ADD_FAILURE() << "y[" << row << ", " << i << "] = " << y_value << ", not " << expected
-                          << " +- " << bound;
+  for (const bool streams : {false, true}) {
+    SCOPED_TRACE(streams);
+    tuning_.streams = streams;
+    for (const Shape shape :
+         {Shape{2, 8}, Shape{2 * 77, 264}, Shape{2 * 1536, 576}, Shape{2 * 9001, 136}}) {
+      for (const int m : {1, 9, 18}) {
+        SCOPED_TRACE(Name(m, shape));
+        const int size = shape.n / 2;
+        const auto weights = Random(size_t(shape.n) * shape.k, 9);
+        const auto x = Random(size_t(m) * shape.k, 10);
+        const DeviceArray<Bf16> device_weights(weights);
+        const DeviceArray<Bf16> device_x(x);
+        DeviceArray<float> y(size_t(m) * size + 100);
+        LinearParams params = Params(device_weights, device_x, m, shape);
+        params.y = y.data();
+        params.y_is_float32 = true;
+        params.epilogue = LinearEpilogue::kSiluMul;
+        ExpectOk(SkinnyLinear(params, nullptr));
+        const auto got = y.Get();
+        const auto w32 = ToFloat(weights);
+        const auto x32 = ToFloat(x);
+        int wrong = 0;
+        for (int row = 0; row < m; ++row) {
+          const float* x_row = x32.data() + size_t(row) * shape.k;
+          for (int i = 0; i < size; ++i) {
+            const Sum gate = Dot(w32.data() + size_t(i) * shape.k, x_row, shape.k);
+            const Sum up = Dot(w32.data() + size_t(size + i) * shape.k, x_row, shape.k);
+            const double silu = gate.value / (1 + std::exp(-gate.value));
+            const double expected = silu * up.value;
+            // __expf errs by 2 + 1.173 |x| units in the last place.
+            const double rounding = (6 + 1.2 * std::fabs(gate.value)) *
+                                    std::numeric_limits<float>::epsilon() * std::fabs(expected);
+            const double bound = 1.1 * gate.bound * (std::fabs(up.value) + up.bound) +
+                                 std::fabs(silu) * up.bound + rounding;
+            const double y_value = got[size_t(row) * size + i];
+            if (!(std::fabs(y_value - expected) <= bound) && ++wrong <= 5) {
+              ADD_FAILURE() << "y[" << row << ", " << i << "] = " << y_value << ", not " << expected
+                            << " +- " << bound;
+            }
           }
         }
-      }
-      EXPECT_EQ(wrong, 0);
-      for (size_t i = size_t(m) * size; i < got.size(); ++i) {
-        EXPECT_TRUE(std::isnan(got[i])) << "wrote behind y";
+        EXPECT_EQ(wrong, 0);
+        for (size_t i = size_t(m) * size; i < got.size(); ++i) {
+          EXPECT_TRUE(std::isnan(got[i])) << "wrote behind y";
+        }
       }
     }
   }
