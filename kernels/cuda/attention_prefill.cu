@@ -94,18 +94,21 @@ size_t StateBytes(const AttentionShape& shape, int chunks) {
 }
 
 // Fewer blocks with more heads each share more work; more blocks fill more of the chip.
+constexpr int kFewBlocks = 128;
 constexpr int kEnoughBlocks = 512;
 
 template <GateKind kGate, int D>
 cudaError_t LaunchOutputs(const PrefillLaunch& launch, int num_chunks, cudaStream_t stream) {
   const AttentionShape& shape = launch.attention.shape;
   const int group = shape.num_heads / shape.num_kv_heads;
-  constexpr int kHeadsAtOnce = kOutputThreads / 32 / kBlocks;
-  const bool share = kGate != GateKind::kGsa && num_chunks * shape.num_kv_heads >= kEnoughBlocks;
+  constexpr int kWarps = kOutputThreads<kGate, D> / 32;
+  const int blocks = num_chunks * shape.num_kv_heads;
+  const int heads_at_once = std::min(group, blocks < kFewBlocks ? 2 : kWarps / kBlocks);
+  const bool share = kGate != GateKind::kGsa && blocks >= kEnoughBlocks;
   PrefillLaunch args = launch;
-  args.heads_per_block = share ? group : std::min(group, kHeadsAtOnce);
+  args.heads_per_block = share ? group : heads_at_once;
   const int parts = (group + args.heads_per_block - 1) / args.heads_per_block;
-  const int threads = std::min(group, kHeadsAtOnce) * kBlocks * 32;
+  const int threads = heads_at_once * kBlocks * 32;
   constexpr int kBytes = ChunkShared<kGate, D>::kBytes;
   const cudaError_t error = AllowShared(OutputKernel<kGate, D>, kBytes);
   if (error != cudaSuccess) return error;
@@ -118,7 +121,7 @@ cudaError_t LaunchContributions(const PrefillLaunch& launch, int num_chunks, cud
   constexpr int kBytes = ContributionShared<D>::kBytes;
   const cudaError_t error = AllowShared(ContributionKernel<kGate, D>, kBytes);
   if (error != cudaSuccess) return error;
-  const dim3 grid(num_chunks, launch.attention.shape.num_kv_heads, Matrices(kGate));
+  const dim3 grid(num_chunks, launch.attention.shape.num_kv_heads);
   return Launch(ContributionKernel<kGate, D>, grid, kContributionThreads, kBytes, stream, launch);
 }
 
@@ -202,6 +205,7 @@ void PlanPrefill(const AttentionShape& shape, const SequenceSpan* spans, int num
     const int64_t end = span.position + span.num_rows;
     const int64_t folded_after = FoldedAfter(span);
     const int64_t oldest = std::max<int64_t>(0, span.position - ring_rows);
+    int32_t stored = 0;  // chunks up to the one after which S is stored
     for (int64_t start = span.folded; start < end; start += plan->chunks.back().tokens) {
       int64_t tokens = std::min<int64_t>(kPrefillChunk, end - start);
       // S is known where chunks start, and must be at FoldedAfter.
@@ -216,11 +220,14 @@ void PlanPrefill(const AttentionShape& shape, const SequenceSpan* spans, int num
       chunk.reach = static_cast<int32_t>(std::clamp<int64_t>(start - oldest, 0, kPrefillChunk));
       const int64_t folding = last ? std::clamp<int64_t>(folded_after - start, 0, tokens) : tokens;
       chunk.fold_tokens = static_cast<int32_t>(folding);
-      chunk.store = folding > 0 && start + folding == folded_after ? 1 : 0;
+      if (folding > 0 && start + folding == folded_after) {
+        stored = static_cast<int32_t>(plan->chunks.size()) + 1;
+      }
       plan->chunks.push_back(chunk);
     }
     for (size_t c = first_chunk; c < plan->chunks.size(); ++c) {
       plan->chunks[c].chunks_left = static_cast<int32_t>(plan->chunks.size() - c);
+      plan->chunks[c].chunks_to_store = std::max(0, stored - static_cast<int32_t>(c));
     }
   }
 }

@@ -6,8 +6,8 @@
 // that every chunk starts from, and each chunk's outputs are then computed on their own as well:
 // with B the running sum of g from the chunk's start and S_0 its first state,
 //   r_t = (q'_t exp(B_t)) S_0 + sum_j ((q'_t exp(B_t - B_j)) . k'_j) v_j
-// where exp(B_t - B_j) is split at a boundary between j and t: of the 16-token block of t, or of
-// its 8-token half. Inside 8 tokens it is split in their middle.
+// where exp(B_t - B_j) is split at the start of t's 16-token block if j lies before it, else in the
+// middle of j's 8 tokens.
 //
 // Arithmetic: sums are in float32. Rounded to bfloat16 for a product:
 //   state         exp(B_C - B_j) k'_j (s_j) as a sum of two bfloat16 (2^-17); k, v are exact.
@@ -15,7 +15,7 @@
 //                 weights of the v_j: 2^-9 each. gsa's o = q K~ is computed with K~, s and q . k as
 //                 sums of two bfloat16 (2^-16), since the softmax over it magnifies absolute
 //                 errors.
-//   window        q and k after RoPE, and the weights of the v_j.
+//   window        q and k after RoPE, and the weights of the v_j (then again, with r's added).
 // In outputs, not in S, a token's g is taken as at least -10.5, so that no split overflows: at most
 // exp(-10.5) = 2.8e-5 of an older contribution stays where less would be left.
 // A token that is not a number may spoil the other tokens of its sequence in the same step (of no
@@ -50,7 +50,9 @@ struct PrefillChunk {
   int32_t reach = 0;        // tokens before the chunk whose rows exist, at most 64
   int32_t fold_tokens = 0;  // the first of its tokens that go into S: all, but in the last chunk
   int32_t chunks_left = 0;  // of its span, its own included
-  int32_t store = 0;        // whether S after fold_tokens is the span's S at FoldedAfter
+  // From this chunk to the one after whose fold_tokens S is the span's at FoldedAfter, both
+  // included; 0: none of them.
+  int32_t chunks_to_store = 0;
 };
 
 // What the host prepares for a step: `chunks` of all spans, and each span's first chunk (-1 for a

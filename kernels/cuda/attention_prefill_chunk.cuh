@@ -8,20 +8,31 @@
 namespace liger::cuda {
 
 inline constexpr int kBlocks = kPrefillChunk / kFoldBlock;
-// The least g of a token in outputs: e^(4 * 10.5) fits float32 and bfloat16 with room to spare.
+inline constexpr int kHalf = kFoldBlock / 2;
+// The least g of a token in outputs: e^(8 * 10.5) fits float32 and bfloat16 (e^88).
 inline constexpr float kLeastLog2Decay = -10.5f * kLog2e;
+
+// What a query's decay within its 8 tokens is multiplied by, for one of a chunk's 16-token blocks;
+// B counted from the block's start, B_i after its i-th token. Each to meet the features' decays.
+struct BlockScales {
+  float first_within;     // exp(-B_4): the first 8 tokens with one another
+  float last_with_first;  // exp(B_8 - B_4): the last 8 with the first
+  float last_within;      // exp(B_8 - B_12): the last 8 with one another
+  float last_from_start;  // exp(B_8): the last 8 with what was before the block
+};
 
 template <GateKind kGate, int D>
 struct ChunkShared {
   static constexpr bool kSlots = kGate == GateKind::kGsa;
   static constexpr int kRow = kStride<D> * 2;
-  // float32 [64][D + 8]: sums of log2 decays from the start of the token's 16-token block on.
-  static constexpr int kSums = 0;
-  static constexpr int kBlockDecay = kSums + kPrefillChunk * kStride<D> * 4;  // float32 [3][D]
+  // float32 [64][D + 8]: decays from the start of the token's 8 on, its own included.
+  static constexpr int kDecays = 0;
+  static constexpr int kScales = kDecays + kPrefillChunk * kStride<D> * 4;  // BlockScales [4][D]
+  static constexpr int kBlockDecay = kScales + kBlocks * D * 16;            // float32 [3][D]
   static constexpr int kSoftmax = kBlockDecay + (kBlocks - 1) * D * 4;
-  // k' (gsa: s, high parts) with decays: kWithin and those after it say which.
+  // k' (gsa: s, high parts) with decays: kWithin and kToLater say which.
   static constexpr int kFeatures = kSoftmax + kPrefillChunk * 8;
-  static constexpr int kFeatureRows = 144;
+  static constexpr int kFeatureRows = 112;
   static constexpr int kKeys = kFeatures + kFeatureRows * kRow;  // of the chunk, raw
   static constexpr int kState = kKeys + kPrefillChunk * kRow;    // S; gsa: K~, then V~
   static constexpr int kFeaturesLow = kState + D * kRow;         // gsa
@@ -36,12 +47,10 @@ struct ChunkShared {
 };
 
 // Rows of the features, for the pairs (t, j) that they serve:
-//   within 8 tokens        times exp(c - B_j), c = B after the fourth of them: by token
+//   within 16 tokens       times exp(c - B_j), c = B after the fourth of j's 8 tokens: by token
 //   to later 16-blocks     times exp(B_end - B_j), of the first three blocks: by token
-//   to a block's last 8    times exp(B_8 - B_j), of its first 8
 inline constexpr int kWithin = 0;
 inline constexpr int kToLater = kPrefillChunk;
-inline constexpr int kToLastHalf = kToLater + (kBlocks - 1) * kFoldBlock;
 
 template <GateKind kGate, int D>
 struct ChunkTile {
@@ -54,19 +63,24 @@ struct ChunkTile {
   __device__ __forceinline__ Bf16* Rows(int offset) const {
     return reinterpret_cast<Bf16*>(shared + offset);
   }
-  __device__ __forceinline__ float2 Sums(int token, int d) const {
-    return *reinterpret_cast<const float2*>(reinterpret_cast<const float*>(shared + Shared::kSums) +
-                                            token * kStride<D> + d);
+  __device__ __forceinline__ float2 Decays(int token, int d) const {
+    return *reinterpret_cast<const float2*>(
+        reinterpret_cast<const float*>(shared + Shared::kDecays) + token * kStride<D> + d);
+  }
+  __device__ __forceinline__ BlockScales Scales(int block, int d) const {
+    const float4 x = reinterpret_cast<const float4*>(shared + Shared::kScales)[block * D + d];
+    return {x.x, x.y, x.z, x.w};
   }
   __device__ __forceinline__ float2 BlockDecay(int block, int d) const {
     return *reinterpret_cast<const float2*>(
         reinterpret_cast<const float*>(shared + Shared::kBlockDecay) + block * D + d);
   }
 
-  // Sums of gates and the features with their decays, from the chunk's raw keys.
+  // Decays and the features with theirs, from the chunk's raw keys.
   __device__ void MakeFeatures(float scale) const {
     const Bf16* keys = Rows(Shared::kKeys);
-    auto* sums = reinterpret_cast<float*>(shared + Shared::kSums);
+    auto* decays = reinterpret_cast<float*>(shared + Shared::kDecays);
+    auto* scales = reinterpret_cast<float4*>(shared + Shared::kScales);
     auto* block_decay = reinterpret_cast<float*>(shared + Shared::kBlockDecay);
     auto* softmax = reinterpret_cast<RowSoftmax*>(shared + Shared::kSoftmax);
     if constexpr (kGate == GateKind::kGla) {
@@ -87,15 +101,16 @@ struct ChunkTile {
         total += fmaxf(gate.log2_decay, kLeastLog2Decay);
         sum[j] = total;
         feature[j] = gate.feature;
-        sums[token * kStride<D> + d] = total;
+        decays[token * kStride<D> + d] = Exp2(j < kHalf ? total : total - sum[kHalf - 1]);
       }
+      scales[block * D + d] = {Exp2(-sum[3]), Exp2(sum[7] - sum[3]), Exp2(sum[7] - sum[11]),
+                               Exp2(sum[7])};
       if (block < kBlocks - 1) block_decay[block * D + d] = Exp2(total);
 #pragma unroll
       for (int j = 0; j < kFoldBlock; ++j) {
         const int token = block * kFoldBlock + j;
-        PutFeature(kWithin + token, d, feature[j] * Exp2(sum[j < 8 ? 3 : 11] - sum[j]));
+        PutFeature(kWithin + token, d, feature[j] * Exp2(sum[j < kHalf ? 3 : 11] - sum[j]));
         if (block < kBlocks - 1) PutFeature(kToLater + token, d, feature[j] * Exp2(total - sum[j]));
-        if (j < 8) PutFeature(kToLastHalf + block * 8 + j, d, feature[j] * Exp2(sum[7] - sum[j]));
       }
     }
   }

@@ -7,13 +7,19 @@
 
 namespace liger::cuda {
 
-inline constexpr int kOutputThreads = 256;
+// Four heads of a group at a time, or two and two blocks on a multiprocessor.
+template <GateKind kGate, int D>
+inline constexpr int kOutputThreads = D == 64 && kGate != GateKind::kGsa ? 256 : 512;
+
+// The 64 tokens before a query's 16 and those themselves, by blocks of 16: what the window sees.
+inline constexpr int kKeyBlocks = kBlocks + 1;
+using KeyWeights = uint32_t[kKeyBlocks][4];  // of 16 queries, the a of the products with values
 
 // What a warp does with 16 tokens of one query head.
 template <GateKind kGate, int D>
 struct HeadTile : ChunkTile<kGate, D> {
   using Base = ChunkTile<kGate, D>;
-  using Base::BlockDecay, Base::Rows, Base::Sums;
+  using Base::BlockDecay, Base::Decays, Base::Rows, Base::Scales;
   using Base::g, Base::p;
   using typename Base::Shared;
 
@@ -60,6 +66,36 @@ struct HeadTile : ChunkTile<kGate, D> {
 #pragma unroll
     for (int row = 0; row < 2; ++row) sum[row] = QuadSum(sum[row]);
   }
+  // The same of q in place.
+  __device__ __forceinline__ static void Softmax(uint32_t (&q)[D / 16][4], float (&sum)[2]) {
+    float largest[2] = {-INFINITY, -INFINITY};
+#pragma unroll
+    for (int k = 0; k < D / 16; ++k) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const float2 pair = Unpack(q[k][i]);
+        largest[i % 2] = fmaxf(largest[i % 2], fmaxf(pair.x, pair.y));
+      }
+    }
+#pragma unroll
+    for (int row = 0; row < 2; ++row) {
+      largest[row] = QuadMax(largest[row]);
+      sum[row] = 0;
+    }
+#pragma unroll
+    for (int k = 0; k < D / 16; ++k) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const float2 pair = Unpack(q[k][i]);
+        const float first = Exp2((pair.x - largest[i % 2]) * kLog2e);
+        const float second = Exp2((pair.y - largest[i % 2]) * kLog2e);
+        sum[i % 2] += first + second;
+        q[k][i] = Pack(first, second);
+      }
+    }
+#pragma unroll
+    for (int row = 0; row < 2; ++row) sum[row] = QuadSum(sum[row]);
+  }
   __device__ __forceinline__ static float QuadMax(float x) {
     x = fmaxf(x, __shfl_xor_sync(~0u, x, 1));
     return fmaxf(x, __shfl_xor_sync(~0u, x, 2));
@@ -70,21 +106,8 @@ struct HeadTile : ChunkTile<kGate, D> {
   }
 
   // gsa: o = q K~ of the 16 tokens of `block`.
-  __device__ void ReadSlots(const uint32_t (&q)[D / 16][4], int block,
-                            Accumulator (&o)[D / 8]) const {
-    // q . k with the tokens of this block (0) and of those before it.
-    Accumulator weights[kBlocks][2] = {};
-#pragma unroll
-    for (int k = 0; k < D / 16; ++k) {
-#pragma unroll
-      for (int back = 0; back < kBlocks; ++back) {
-        if (back > block) continue;
-        uint32_t b[4];
-        OperandByRow<D>(b, Rows(Shared::kKeys), (block - back) * kFoldBlock, k * 16);
-        Multiply(weights[back][0], q[k], b[0], b[1]);
-        Multiply(weights[back][1], q[k], b[2], b[3]);
-      }
-    }
+  __device__ __forceinline__ void ReadSlots(const uint32_t (&q)[D / 16][4], int block,
+                                            Accumulator (&o)[D / 8]) const {
 #pragma unroll
     for (int n = 0; n < D / 8; ++n) {
 #pragma unroll
@@ -92,66 +115,75 @@ struct HeadTile : ChunkTile<kGate, D> {
     }
 #pragma unroll
     for (int k = 0; k < D / 16; ++k) {
-#pragma unroll
-      for (int n = 0; n < D / 8; n += 2) {
-        uint32_t b[4];
-        OperandByColumn<D>(b, Rows(Shared::kState), k * 16, n * 8);
-        Multiply(o[n], q[k], b[0], b[1]);
-        Multiply(o[n + 1], q[k], b[2], b[3]);
-        OperandByColumn<D>(b, Rows(Shared::kStateLow), k * 16, n * 8);
-        Multiply(o[n], q[k], b[0], b[1]);
-        Multiply(o[n + 1], q[k], b[2], b[3]);
-      }
+      AddRows(o, q[k], Rows(Shared::kState), k * 16, 0);
+      AddRows(o, q[k], Rows(Shared::kStateLow), k * 16, 0);
     }
     // Block by block: what came before decays, the block's tokens come in.
-#pragma unroll
-    for (int back = kBlocks - 1; back > 0; --back) {
-      if (back > block) continue;
+    for (int earlier = 0; earlier < block; ++earlier) {
+      Accumulator weights[2] = {};
+      ReadKeys(q, earlier, weights);
       uint32_t a[4];
       uint32_t a_low[4];
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        const float* pair = &weights[back][i / 2][i % 2 * 2];
+        const float* pair = &weights[i / 2][i % 2 * 2];
         a[i] = Split(pair[0], pair[1], &a_low[i]);
       }
 #pragma unroll
       for (int n = 0; n < D / 8; n += 2) {
-        Scale(o[n], BlockDecay(block - back, n * 8 + p));
-        Scale(o[n + 1], BlockDecay(block - back, n * 8 + 8 + p));
-        AddSplit(o[n], o[n + 1], a, a_low, kToLater + (block - back) * kFoldBlock, n * 8);
+        Scale(o[n], BlockDecay(earlier, n * 8 + p));
+        Scale(o[n + 1], BlockDecay(earlier, n * 8 + 8 + p));
+        AddSplit(o[n], o[n + 1], a, a_low, kToLater + earlier * kFoldBlock, n * 8);
       }
     }
-    uint32_t a[4] = {};
-    uint32_t a_low[4] = {};
-    const Accumulator(&own)[2] = weights[0];
+    Accumulator own[2] = {};
+    ReadKeys(q, block, own);
+    uint32_t a[3];  // of all with the first 8, of the last 8 with themselves
+    uint32_t a_low[3];
     a[0] = Split(p <= g ? own[0][0] : 0, p + 1 <= g ? own[0][1] : 0, &a_low[0]);
-    a[3] = Split(p <= g ? own[1][2] : 0, p + 1 <= g ? own[1][3] : 0, &a_low[3]);
-    // Of the second 8 tokens with the first: only the first 8 features are read.
-    uint32_t a_half[4] = {};
-    uint32_t a_half_low[4] = {};
-    a_half[1] = Split(own[0][2], own[0][3], &a_half_low[1]);
+    a[1] = Split(own[0][2], own[0][3], &a_low[1]);
+    a[2] = Split(p <= g ? own[1][2] : 0, p + 1 <= g ? own[1][3] : 0, &a_low[2]);
     const int first = block * kFoldBlock;
 #pragma unroll
     for (int n = 0; n < D / 8; n += 2) {
-      Accumulator within[2] = {};
-      AddSplit(within[0], within[1], a, a_low, kWithin + first, n * 8);
-      Accumulator half[2] = {};
-      AddSplit(half[0], half[1], a_half, a_half_low, kToLastHalf + block * 8, n * 8);
+      uint32_t b[4];
+      uint32_t b_low[4];
+      OperandByColumn<D>(b, Rows(Shared::kFeatures), kWithin + first, n * 8);
+      OperandByColumn<D>(b_low, Rows(Shared::kFeaturesLow), kWithin + first, n * 8);
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
+        Accumulator& x = o[n + i];
+        Accumulator from_first = {};
+        Accumulator from_last = {};
+        MultiplyHalf(from_first, a[0], a[1], b[2 * i]);
+        MultiplyHalf(from_first, a_low[0], a_low[1], b[2 * i]);
+        MultiplyHalf(from_first, a[0], a[1], b_low[2 * i]);
+        MultiplyHalf(from_last, 0, a[2], b[2 * i + 1]);
+        MultiplyHalf(from_last, 0, a_low[2], b[2 * i + 1]);
+        MultiplyHalf(from_last, 0, a[2], b_low[2 * i + 1]);
         const int d = (n + i) * 8 + p;
-        const float2 sum0 = Sums(first + g, d);
-        const float2 sum8 = Sums(first + g + 8, d);
-        const float2 middle0 = Sums(first + 3, d);
-        const float2 middle8 = Sums(first + 11, d);
-        const float2 end = Sums(first + 7, d);
-        o[n + i][0] = o[n + i][0] * Exp2(sum0.x) + within[i][0] * Exp2(sum0.x - middle0.x);
-        o[n + i][1] = o[n + i][1] * Exp2(sum0.y) + within[i][1] * Exp2(sum0.y - middle0.y);
-        o[n + i][2] = o[n + i][2] * Exp2(sum8.x) + within[i][2] * Exp2(sum8.x - middle8.x) +
-                      half[i][2] * Exp2(sum8.x - end.x);
-        o[n + i][3] = o[n + i][3] * Exp2(sum8.y) + within[i][3] * Exp2(sum8.y - middle8.y) +
-                      half[i][3] * Exp2(sum8.y - end.y);
+        const float2 decay0 = Decays(first + g, d);
+        const float2 decay8 = Decays(first + g + 8, d);
+        const BlockScales s0 = Scales(block, d);
+        const BlockScales s1 = Scales(block, d + 1);
+        x[0] = decay0.x * (x[0] + from_first[0] * s0.first_within);
+        x[1] = decay0.y * (x[1] + from_first[1] * s1.first_within);
+        x[2] = decay8.x * (x[2] * s0.last_from_start + from_first[2] * s0.last_with_first +
+                           from_last[2] * s0.last_within);
+        x[3] = decay8.y * (x[3] * s1.last_from_start + from_first[3] * s1.last_with_first +
+                           from_last[3] * s1.last_within);
       }
+    }
+  }
+  // weights += q . k with the keys of the chunk's block `block`.
+  __device__ __forceinline__ void ReadKeys(const uint32_t (&q)[D / 16][4], int block,
+                                           Accumulator (&weights)[2]) const {
+#pragma unroll
+    for (int k = 0; k < D / 16; ++k) {
+      uint32_t b[4];
+      OperandByRow<D>(b, Rows(Shared::kKeys), block * kFoldBlock, k * 16);
+      Multiply(weights[0], q[k], b[0], b[1]);
+      Multiply(weights[1], q[k], b[2], b[3]);
     }
   }
   __device__ __forceinline__ static void Scale(Accumulator& x, float2 by) {
@@ -174,99 +206,11 @@ struct HeadTile : ChunkTile<kGate, D> {
     Multiply(c1, a, b[2], b[3]);
   }
 
-  // r of the 16 tokens of `block` for q' (gsa: p), which it overwrites.
-  __device__ void ReadState(uint32_t (&q)[D / 16][4], int block, Accumulator (&r)[D / 8]) const {
-    const int first = block * kFoldBlock;
-    Accumulator earlier[kBlocks - 1][2] = {};
-    Accumulator within[2] = {};
-    Accumulator half = {};
-    const Bf16* features = Rows(Shared::kFeatures);
-#pragma unroll
-    for (int k = 0; k < D / 16; ++k) {
-      float x[8];
-      uint32_t a_within[4];
-      uint32_t a_half[4] = {};
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int d = k * 16 + i / 2 * 8 + p;
-        const bool second = i % 2 != 0;
-        const float2 sum = Sums(first + g + (second ? 8 : 0), d);
-        const float2 middle = Sums(first + (second ? 11 : 3), d);
-        const float2 q_pair = Unpack(q[k][i]);
-        a_within[i] = Pack(q_pair.x * Exp2(sum.x - middle.x), q_pair.y * Exp2(sum.y - middle.y));
-        if (second) {
-          const float2 end = Sums(first + 7, d);
-          a_half[i] = Pack(q_pair.x * Exp2(sum.x - end.x), q_pair.y * Exp2(sum.y - end.y));
-        }
-        x[2 * i] = q_pair.x * Exp2(sum.x);
-        x[2 * i + 1] = q_pair.y * Exp2(sum.y);
-      }
-      uint32_t b[4];
-      OperandByRow<D>(b, features, kWithin + first, k * 16);
-      Multiply(within[0], a_within, b[0], b[1]);
-      Multiply(within[1], a_within, b[2], b[3]);
-      // Of 16 rows, the first 8 are the block's.
-      OperandByRow<D>(b, features, kToLastHalf + block * 8, k * 16);
-      Multiply(half, a_half, b[0], b[1]);
-#pragma unroll
-      for (int i = 0; i < 4; ++i) q[k][i] = Pack(x[2 * i], x[2 * i + 1]);
-#pragma unroll
-      for (int back = 1; back < kBlocks; ++back) {
-        if (back > block) break;
-        OperandByRow<D>(b, features, kToLater + first - back * kFoldBlock, k * 16);
-        Multiply(earlier[back - 1][0], q[k], b[0], b[1]);
-        Multiply(earlier[back - 1][1], q[k], b[2], b[3]);
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          const float2 decay = BlockDecay(block - back, k * 16 + i / 2 * 8 + p);
-          x[2 * i] *= decay.x;
-          x[2 * i + 1] *= decay.y;
-          q[k][i] = Pack(x[2 * i], x[2 * i + 1]);
-        }
-      }
-    }
-#pragma unroll
-    for (int n = 0; n < D / 8; ++n) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) r[n][i] = 0;
-    }
-#pragma unroll
-    for (int k = 0; k < D / 16; ++k) {
-      AddRows(r, q[k], Rows(Shared::kState), k * 16);
-    }
-    const Bf16* values = Rows(Shared::kValues) + kPrefillChunk * kStride<D>;
-#pragma unroll
-    for (int back = 1; back < kBlocks; ++back) {
-      if (back > block) break;
-      uint32_t a[4];
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const float* pair = &earlier[back - 1][i / 2][i % 2 * 2];
-        a[i] = Pack(pair[0], pair[1]);
-      }
-      AddRows(r, a, values, first - back * kFoldBlock);
-    }
-    const uint32_t a[4] = {Pack(p <= g ? within[0][0] : 0, p + 1 <= g ? within[0][1] : 0),
-                           Pack(half[2], half[3]), 0,
-                           Pack(p <= g ? within[1][2] : 0, p + 1 <= g ? within[1][3] : 0)};
-    AddRows(r, a, values, first);
-  }
-  // r += a times rows row .. row + 15 of a matrix.
-  __device__ __forceinline__ static void AddRows(Accumulator (&r)[D / 8], const uint32_t (&a)[4],
-                                                 const Bf16* matrix, int row) {
-#pragma unroll
-    for (int n = 0; n < D / 8; n += 2) {
-      uint32_t b[4];
-      OperandByColumn<D>(b, matrix, row, n * 8);
-      Multiply(r[n], a, b[0], b[1]);
-      Multiply(r[n + 1], a, b[2], b[3]);
-    }
-  }
-
-  // r += weight * y of the 16 tokens of `block`, for raw queries, which it overwrites.
-  __device__ void AddWindow(uint32_t (&q)[D / 16][4], int block, const AttentionParams& params,
-                            int reach, Accumulator (&r)[D / 8]) const {
-    constexpr int kKeyBlocks = 5;  // the 64 tokens before the block and its own
+  // (1 - mix) times the window's weights of the 16 tokens of `block`, for raw queries, which it
+  // overwrites.
+  __device__ __forceinline__ void WindowWeights(uint32_t (&q)[D / 16][4], int block,
+                                                const AttentionParams& params, int reach,
+                                                KeyWeights& weights) const {
     const int first = block * kFoldBlock;
 #pragma unroll
     for (int k = 0; k < D / 32; ++k) {
@@ -290,14 +234,16 @@ struct HeadTile : ChunkTile<kGate, D> {
     // Key c of the 80 is seen by query g (64 + g of the 80) if it exists, from c = g + 65 - window
     // to c = 64 + g.
     const int exists_from = kPrefillChunk - reach - first;
+    const int seen_from[2] = {max(exists_from, kPrefillChunk + 1 + g - params.shape.window),
+                              max(exists_from, kPrefillChunk + 9 + g - params.shape.window)};
     float largest[2] = {-INFINITY, -INFINITY};
 #pragma unroll
     for (int n = 0; n < 2 * kKeyBlocks; ++n) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const int key = n * 8 + p + i % 2;
-        const int own = kPrefillChunk + g + i / 2 * 8;
-        const bool seen = key <= own && key > own - params.shape.window && key >= exists_from;
+        bool seen = key >= seen_from[i / 2];
+        if (n >= 2 * kBlocks) seen = seen && key <= kPrefillChunk + g + i / 2 * 8;
         if (!seen) scores[n][i] = -INFINITY;
         largest[i / 2] = fmaxf(largest[i / 2], scores[n][i]);
       }
@@ -318,13 +264,136 @@ struct HeadTile : ChunkTile<kGate, D> {
                              (1 - params.shape.mix) / QuadSum(sum[1])};
 #pragma unroll
     for (int keys = 0; keys < kKeyBlocks; ++keys) {
-      uint32_t a[4];
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const float* pair = &scores[2 * keys + i / 2][i % 2 * 2];
-        a[i] = Pack(pair[0] * factor[i % 2], pair[1] * factor[i % 2]);
+        weights[keys][i] = Pack(pair[0] * factor[i % 2], pair[1] * factor[i % 2]);
       }
-      AddRows(r, a, Rows(Shared::kValues), first + keys * 16);
+    }
+  }
+
+  // Adds factor (by row) times r's weights of the chunk's values to `weights`, for q' (gsa: p),
+  // which then is multiplied by its decay from the chunk's start.
+  __device__ __forceinline__ void AddStateWeights(uint32_t (&q)[D / 16][4], int block,
+                                                  const float (&factor)[2],
+                                                  KeyWeights& weights) const {
+    const int first = block * kFoldBlock;
+    Accumulator earlier[kBlocks - 1][2] = {};
+    Accumulator within[2] = {};
+    const Bf16* features = Rows(Shared::kFeatures);
+#pragma unroll
+    for (int k = 0; k < D / 16; ++k) {
+      float x[8];
+      uint32_t a_first[4];  // with the block's first 8 tokens
+      uint32_t a_last[4] = {};
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int d = k * 16 + half * 8 + p;
+        const float2 q0 = Unpack(q[k][2 * half]);
+        const float2 q8 = Unpack(q[k][2 * half + 1]);
+        const float2 decay0 = Decays(first + g, d);
+        const float2 decay8 = Decays(first + g + 8, d);
+        const BlockScales s0 = Scales(block, d);
+        const BlockScales s1 = Scales(block, d + 1);
+        const float2 x0 = {q0.x * decay0.x, q0.y * decay0.y};
+        const float2 x8 = {q8.x * decay8.x, q8.y * decay8.y};
+        a_first[2 * half] = Pack(x0.x * s0.first_within, x0.y * s1.first_within);
+        a_first[2 * half + 1] = Pack(x8.x * s0.last_with_first, x8.y * s1.last_with_first);
+        a_last[2 * half + 1] = Pack(x8.x * s0.last_within, x8.y * s1.last_within);
+        x[4 * half] = x0.x;
+        x[4 * half + 1] = x0.y;
+        x[4 * half + 2] = x8.x * s0.last_from_start;
+        x[4 * half + 3] = x8.y * s1.last_from_start;
+      }
+      uint32_t b[4];
+      OperandByRow<D>(b, features, kWithin + first, k * 16);
+      Multiply(within[0], a_first, b[0], b[1]);
+      Multiply(within[1], a_last, b[2], b[3]);
+#pragma unroll
+      for (int i = 0; i < 4; ++i) q[k][i] = Pack(x[2 * i], x[2 * i + 1]);
+#pragma unroll
+      for (int back = 1; back < kBlocks; ++back) {
+        if (back > block) break;
+        OperandByRow<D>(b, features, kToLater + first - back * kFoldBlock, k * 16);
+        Multiply(earlier[back - 1][0], q[k], b[0], b[1]);
+        Multiply(earlier[back - 1][1], q[k], b[2], b[3]);
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          const float2 decay = BlockDecay(block - back, k * 16 + half * 8 + p);
+          x[4 * half] *= decay.x;
+          x[4 * half + 1] *= decay.y;
+          x[4 * half + 2] *= decay.x;
+          x[4 * half + 3] *= decay.y;
+        }
+#pragma unroll
+        for (int i = 0; i < 4; ++i) q[k][i] = Pack(x[2 * i], x[2 * i + 1]);
+      }
+    }
+#pragma unroll
+    for (int back = 1; back < kBlocks; ++back) {
+      if (back > block) break;
+      AddWeights(weights[kKeyBlocks - 1 - back], earlier[back - 1], factor);
+    }
+    if (p > g) within[0][0] = 0;
+    if (p + 1 > g) within[0][1] = 0;
+    within[1][0] = 0;
+    within[1][1] = 0;
+    if (p > g) within[1][2] = 0;
+    if (p + 1 > g) within[1][3] = 0;
+    AddWeights(weights[kKeyBlocks - 1], within, factor);
+  }
+  __device__ __forceinline__ static void AddWeights(uint32_t (&weights)[4],
+                                                    const Accumulator (&added)[2],
+                                                    const float (&factor)[2]) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const float* pair = &added[i / 2][i % 2 * 2];
+      const float2 x = Unpack(weights[i]);
+      weights[i] = Pack(x.x + pair[0] * factor[i % 2], x.y + pair[1] * factor[i % 2]);
+    }
+  }
+
+  // c += a times rows row .. row + 15 of a matrix, columns from `column` on.
+  template <int kTiles>
+  __device__ __forceinline__ static void AddRows(Accumulator (&c)[kTiles], const uint32_t (&a)[4],
+                                                 const Bf16* matrix, int row, int column) {
+#pragma unroll
+    for (int n = 0; n < kTiles; n += 2) {
+      uint32_t b[4];
+      OperandByColumn<D>(b, matrix, row, column + n * 8);
+      Multiply(c[n], a, b[0], b[1]);
+      Multiply(c[n + 1], a, b[2], b[3]);
+    }
+  }
+
+  // out (of the warp's row g) = factor (q S) + weights V, 64 columns at a time.
+  __device__ __forceinline__ void WriteOutput(const uint32_t (&q)[D / 16][4],
+                                              const KeyWeights& weights, int block,
+                                              const float (&factor)[2], Bf16* out, size_t out_size,
+                                              bool wanted0, bool wanted8) const {
+    constexpr int kColumns = 64;
+#pragma unroll 1
+    for (int column = 0; column < D; column += kColumns) {
+      Accumulator r[kColumns / 8] = {};
+#pragma unroll
+      for (int k = 0; k < D / 16; ++k) AddRows(r, q[k], Rows(Shared::kState), k * 16, column);
+#pragma unroll
+      for (int n = 0; n < kColumns / 8; ++n) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) r[n][i] *= factor[i / 2];
+      }
+#pragma unroll
+      for (int keys = 0; keys < kKeyBlocks; ++keys) {
+        AddRows(r, weights[keys], Rows(Shared::kValues), block * kFoldBlock + keys * 16, column);
+      }
+      Bf16* at = out + column + p;
+#pragma unroll
+      for (int n = 0; n < kColumns / 8; ++n) {
+        if (wanted0) *reinterpret_cast<uint32_t*>(at + n * 8) = Pack(r[n][0], r[n][1]);
+        if (wanted8) {
+          *reinterpret_cast<uint32_t*>(at + 8 * out_size + n * 8) = Pack(r[n][2], r[n][3]);
+        }
+      }
     }
   }
 };
@@ -332,7 +401,8 @@ struct HeadTile : ChunkTile<kGate, D> {
 // The outputs of a chunk's tokens, of a group's query heads or a part of them. A warp takes 16
 // tokens of one query head at a time. Grid: chunks, Hk, parts of the group.
 template <GateKind kGate, int D>
-__global__ void __launch_bounds__(kOutputThreads, 1) OutputKernel(PrefillLaunch launch) {
+__global__ void __launch_bounds__(kOutputThreads<kGate, D>, 512 / kOutputThreads<kGate, D>)
+    OutputKernel(PrefillLaunch launch) {
   using Shared = ChunkShared<kGate, D>;
   extern __shared__ __align__(128) std::byte shared[];
   AllowNext();
@@ -356,10 +426,10 @@ __global__ void __launch_bounds__(kOutputThreads, 1) OutputKernel(PrefillLaunch 
     CopyRows<D>(values, params, chunk, kv_head, 1, -kPrefillChunk, kPrefillChunk);
   }
   CommitCopies();
+  if constexpr (!Shared::kSlots) tile.TurnKeys(params, chunk, kv_head);
   WaitForCopies<1>();
   __syncthreads();
   tile.MakeFeatures(launch.gate_scale);
-  if constexpr (!Shared::kSlots) tile.TurnKeys(params, chunk, kv_head);
   WaitForCopies<0>();
   __syncthreads();
 
@@ -378,31 +448,23 @@ __global__ void __launch_bounds__(kOutputThreads, 1) OutputKernel(PrefillLaunch 
   const auto* block_qkv =
       static_cast<const Bf16*>(params.qkv) + row * static_cast<ptrdiff_t>(qkv_size);
 
-  // From q' (gsa: p) and its sum to the stored output of one head.
-  const auto finish = [&](uint32_t(&q)[D / 16][4], const float(&sum)[2], int head) {
-    Accumulator r[D / 8];
-    tile.ReadState(q, block, r);
-    const float factor0 = shape.mix / sum[0];
-    const float factor8 = shape.mix / sum[1];
-#pragma unroll
-    for (int n = 0; n < D / 8; ++n) {
-      r[n][0] *= factor0;
-      r[n][1] *= factor0;
-      r[n][2] *= factor8;
-      r[n][3] *= factor8;
-    }
+  const auto load = [&](uint32_t(&q)[D / 16][4], int head) {
     tile.LoadQueries(q, block_qkv + head * D, qkv_size, wanted0, wanted8);
-    tile.AddWindow(q, block, params, chunk.reach, r);
+  };
+  const auto window_weights = [&](int head, KeyWeights& weights) {
+    uint32_t q[D / 16][4];
+    load(q, head);
+    tile.WindowWeights(q, block, params, chunk.reach, weights);
+  };
+  // From the window's weights, q' (gsa: p) and its sum to the stored output of one head.
+  const auto finish = [&](uint32_t(&q)[D / 16][4], const float(&sum)[2], KeyWeights& weights,
+                          int head) {
+    const float factor[2] = {shape.mix / sum[0], shape.mix / sum[1]};
+    tile.AddStateWeights(q, block, factor, weights);
     const size_t out_size = static_cast<size_t>(shape.num_heads) * D;
     Bf16* out = static_cast<Bf16*>(params.out) + (row + tile.g) * static_cast<ptrdiff_t>(out_size) +
-                head * D + tile.p;
-#pragma unroll
-    for (int n = 0; n < D / 8; ++n) {
-      if (wanted0) *reinterpret_cast<uint32_t*>(out + n * 8) = Pack(r[n][0], r[n][1]);
-      if (wanted8) {
-        *reinterpret_cast<uint32_t*>(out + 8 * out_size + n * 8) = Pack(r[n][2], r[n][3]);
-      }
-    }
+                head * D;
+    tile.WriteOutput(q, weights, block, factor, out, out_size, wanted0, wanted8);
   };
 
   if constexpr (Shared::kSlots) {
@@ -413,7 +475,7 @@ __global__ void __launch_bounds__(kOutputThreads, 1) OutputKernel(PrefillLaunch 
     uint32_t q[D / 16][4];
     float sum[2];
     if (active) {
-      tile.LoadQueries(q, block_qkv + head * D, qkv_size, wanted0, wanted8);
+      load(q, head);
       Accumulator slots[D / 8];
       tile.ReadSlots(q, block, slots);
       tile.Softmax(slots, q, sum);
@@ -425,27 +487,23 @@ __global__ void __launch_bounds__(kOutputThreads, 1) OutputKernel(PrefillLaunch 
     tile.TurnKeys(params, chunk, kv_head);
     WaitForCopies<0>();
     __syncthreads();
-    if (active) finish(q, sum, head);
+    if (active) {
+      KeyWeights weights;
+      window_weights(head, weights);
+      finish(q, sum, weights, head);
+    }
   } else {
     if (idle) return;
     for (int in_group = first_in_group + warp / kBlocks; in_group < end_in_group;
          in_group += static_cast<int>(blockDim.x) / 32 / kBlocks) {
       const int head = kv_head * group + in_group;
+      KeyWeights weights;
+      window_weights(head, weights);
       uint32_t q[D / 16][4];
       float sum[2];
-      tile.LoadQueries(q, block_qkv + head * D, qkv_size, wanted0, wanted8);
-      Accumulator x[D / 8];
-#pragma unroll
-      for (int n = 0; n < D / 8; ++n) {
-        const float2 pair0 = Unpack(q[n / 2][n % 2 * 2]);
-        const float2 pair8 = Unpack(q[n / 2][n % 2 * 2 + 1]);
-        x[n][0] = pair0.x;
-        x[n][1] = pair0.y;
-        x[n][2] = pair8.x;
-        x[n][3] = pair8.y;
-      }
-      tile.Softmax(x, q, sum);
-      finish(q, sum, head);
+      load(q, head);
+      tile.Softmax(q, sum);
+      finish(q, sum, weights, head);
     }
   }
 }

@@ -16,11 +16,13 @@ struct ContributionShared {
   static constexpr int kValues = kKeys + kRows;
   static constexpr int kHigh = kValues + kRows;  // the features with their decay, in two parts
   static constexpr int kLow = kHigh + kRows;
-  static constexpr int kWork = kLow + kRows;  // float32 [64][D]
-  static constexpr int kTotals = kWork + kPrefillChunk * D * 4;
+  static constexpr int kTotals = kLow + kRows;
   static constexpr int kSoftmax = kTotals + kContributionThreads * 4;
   static constexpr int kBytes = kSoftmax + kPrefillChunk * 8;
 };
+
+// What is left of x by its rounding to bfloat16.
+__device__ __forceinline__ float Remainder(float x) { return x - ToFloat(FromFloat<Bf16>(x)); }
 
 // Writes exp(B_C - B_j) k'_j of the chunk's tokens to fold as high + low, zeros for the others, and
 // exp(B_C) to `decays`.
@@ -32,7 +34,6 @@ __device__ void DecayedFeatures(std::byte* shared, int fold_tokens, float scale,
   const auto* keys = reinterpret_cast<const Bf16*>(shared + Shared::kKeys);
   auto* high = reinterpret_cast<Bf16*>(shared + Shared::kHigh);
   auto* low = reinterpret_cast<Bf16*>(shared + Shared::kLow);
-  auto* work = reinterpret_cast<float*>(shared + Shared::kWork);
   auto* totals = reinterpret_cast<float*>(shared + Shared::kTotals);
   auto* softmax = reinterpret_cast<RowSoftmax*>(shared + Shared::kSoftmax);
   if constexpr (kGate == GateKind::kGla) {
@@ -41,13 +42,14 @@ __device__ void DecayedFeatures(std::byte* shared, int fold_tokens, float scale,
   }
   const int d = static_cast<int>(threadIdx.x) % D;
   const int segment = static_cast<int>(threadIdx.x) / D;
+  float x[kTokens];
   float after = 0;  // log2 decay of the segment's tokens after this one
-#pragma unroll 4
+#pragma unroll
   for (int i = kTokens - 1; i >= 0; --i) {
     const int token = segment * kTokens + i;
     const Gate gate = GateOf<kGate>(ToFloat(keys[token * kStride<D> + d]), scale, softmax[token]);
     const bool folds = token < fold_tokens;
-    work[token * D + d] = folds ? gate.feature * Exp2(after) : 0;
+    x[i] = folds ? gate.feature * Exp2(after) : 0;
     after += folds ? gate.log2_decay : 0;
   }
   totals[threadIdx.x] = after;
@@ -56,18 +58,61 @@ __device__ void DecayedFeatures(std::byte* shared, int fold_tokens, float scale,
   for (int s = segment + 1; s < kSegments; ++s) later += totals[s * D + d];
   if (segment == 0) decays[d] = exp2f(after + later);
   const float decay = Exp2(later);
-#pragma unroll 4
+#pragma unroll
   for (int i = 0; i < kTokens; ++i) {
-    const int token = segment * kTokens + i;
-    const float x = work[token * D + d] * decay;
-    const Bf16 rounded = FromFloat<Bf16>(x);
-    high[token * kStride<D> + d] = rounded;
-    low[token * kStride<D> + d] = FromFloat<Bf16>(x - ToFloat(rounded));
+    const int at = (segment * kTokens + i) * kStride<D> + d;
+    const float decayed = x[i] * decay;
+    high[at] = FromFloat<Bf16>(decayed);
+    low[at] = FromFloat<Bf16>(Remainder(decayed));
+  }
+}
+
+// Writes the sum over tokens of left_j right_j^T, of which the features are the one (in two parts)
+// and k or v the other.
+template <bool kFeaturesRight, int D>
+__device__ __forceinline__ void WriteProduct(const Bf16* rows, const Bf16* high, const Bf16* low,
+                                             int fold_tokens, float* out) {
+  // Each warp: 16 rows of the matrix, all or half of its columns.
+  constexpr int kWarpsPerRow = kContributionThreads / 32 / (D / 16);
+  constexpr int kTiles = D / 8 / kWarpsPerRow;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const int row = warp / kWarpsPerRow * 16;
+  const int column = warp % kWarpsPerRow * (D / kWarpsPerRow);
+  Accumulator sum[kTiles] = {};
+#pragma unroll
+  for (int token = 0; token < kPrefillChunk; token += kFoldBlock) {
+    if (token >= fold_tokens) break;
+    uint32_t a[4];
+    uint32_t a_low[4];
+    OperandTransposed<D>(a, kFeaturesRight ? rows : high, token, row);
+    if constexpr (!kFeaturesRight) OperandTransposed<D>(a_low, low, token, row);
+#pragma unroll
+    for (int tile = 0; tile < kTiles; tile += 2) {
+      uint32_t b[4];
+      OperandByColumn<D>(b, kFeaturesRight ? high : rows, token, column + tile * 8);
+      Multiply(sum[tile], a, b[0], b[1]);
+      Multiply(sum[tile + 1], a, b[2], b[3]);
+      if constexpr (kFeaturesRight) {
+        OperandByColumn<D>(b, low, token, column + tile * 8);
+        Multiply(sum[tile], a, b[0], b[1]);
+        Multiply(sum[tile + 1], a, b[2], b[3]);
+      } else {
+        Multiply(sum[tile], a_low, b[0], b[1]);
+        Multiply(sum[tile + 1], a_low, b[2], b[3]);
+      }
+    }
+  }
+  out += (row + lane / 4) * D + column + lane % 4 * 2;
+#pragma unroll
+  for (int tile = 0; tile < kTiles; ++tile) {
+    *reinterpret_cast<float2*>(out + tile * 8) = {sum[tile][0], sum[tile][1]};
+    *reinterpret_cast<float2*>(out + 8 * D + tile * 8) = {sum[tile][2], sum[tile][3]};
   }
 }
 
 // contributions[chunk][head][matrix] = sum_j exp(B_C - B_j) k'_j v_j^T; gsa: of k_j s_j^T, with the
-// decay on the slots, and of s_j v_j^T. Grid: chunks, Hk, matrices.
+// decay on the slots, and of s_j v_j^T. Grid: chunks, Hk.
 template <GateKind kGate, int D>
 __global__ void __launch_bounds__(kContributionThreads, 2) ContributionKernel(PrefillLaunch p) {
   using Shared = ContributionShared<D>;
@@ -77,7 +122,6 @@ __global__ void __launch_bounds__(kContributionThreads, 2) ContributionKernel(Pr
   const PrefillChunk chunk = p.chunks[blockIdx.x];
   if (chunk.slot < 0 || chunk.fold_tokens == 0) return;
   const auto head = static_cast<int>(blockIdx.y);
-  const auto matrix = static_cast<int>(blockIdx.z);
   auto* keys = reinterpret_cast<Bf16*>(shared + Shared::kKeys);
   auto* values = reinterpret_cast<Bf16*>(shared + Shared::kValues);
   const auto* high = reinterpret_cast<const Bf16*>(shared + Shared::kHigh);
@@ -93,58 +137,21 @@ __global__ void __launch_bounds__(kContributionThreads, 2) ContributionKernel(Pr
   WaitForCopies<0>();
   __syncthreads();
 
-  // Each warp: 16 rows of the matrix, all or half of its columns.
-  constexpr int kWarpsPerRow = kContributionThreads / 32 / (D / 16);
-  constexpr int kTiles = D / 8 / kWarpsPerRow;
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int warp = static_cast<int>(threadIdx.x) / 32;
-  const int row = warp / kWarpsPerRow * 16;
-  const int column = warp % kWarpsPerRow * (D / kWarpsPerRow);
-  // The decayed features stand left of v, but in gsa's K~ right of k.
-  const bool features_right = kGate == GateKind::kGsa && matrix == 0;
-  const Bf16* left = features_right ? keys : high;
-  const Bf16* right = features_right ? high : values;
-  Accumulator sum[kTiles] = {};
-#pragma unroll
-  for (int token = 0; token < kPrefillChunk; token += kFoldBlock) {
-    if (token >= chunk.fold_tokens) break;
-    uint32_t a[4];
-    uint32_t a_low[4];
-    OperandTransposed<D>(a, left, token, row);
-    OperandTransposed<D>(a_low, low, token, row);
-#pragma unroll
-    for (int tile = 0; tile < kTiles; tile += 2) {
-      uint32_t b[4];
-      OperandByColumn<D>(b, right, token, column + tile * 8);
-      Multiply(sum[tile], a, b[0], b[1]);
-      Multiply(sum[tile + 1], a, b[2], b[3]);
-      if (features_right) {
-        OperandByColumn<D>(b, low, token, column + tile * 8);
-        Multiply(sum[tile], a, b[0], b[1]);
-        Multiply(sum[tile + 1], a, b[2], b[3]);
-      } else {
-        Multiply(sum[tile], a_low, b[0], b[1]);
-        Multiply(sum[tile + 1], a_low, b[2], b[3]);
-      }
-    }
+  float* out = p.contributions + chunk_head * Matrices(kGate) * D * D;
+  if constexpr (kGate == GateKind::kGsa) {
+    WriteProduct<true, D>(keys, high, low, chunk.fold_tokens, out);
+    out += D * D;
   }
-  float* out = p.contributions + (chunk_head * Matrices(kGate) + matrix) * D * D +
-               (row + lane / 4) * D + column + lane % 4 * 2;
-#pragma unroll
-  for (int tile = 0; tile < kTiles; ++tile) {
-    *reinterpret_cast<float2*>(out + tile * 8) = {sum[tile][0], sum[tile][1]};
-    *reinterpret_cast<float2*>(out + 8 * D + tile * 8) = {sum[tile][2], sum[tile][3]};
-  }
+  WriteProduct<false, D>(values, high, low, chunk.fold_tokens, out);
 }
 
-// What is left of x by its rounding to bfloat16.
-__device__ __forceinline__ float Remainder(float x) { return x - ToFloat(FromFloat<Bf16>(x)); }
-
 inline constexpr int kScanThreads = 128;
-inline constexpr int kScanBatch = 8;  // chunks whose contributions are on their way at a time
+template <GateKind kGate>
+inline constexpr int kScanAhead = kGate == GateKind::kGsa ? 8 : 16;
 
 // Runs over a span's chunks, four elements of S a thread: writes the S that each starts from, and
-// the slot's at FoldedAfter. Grid: Hk * matrices * D * D / 4 / kScanThreads, spans.
+// the slot's at FoldedAfter. The contributions of the next kScanAhead chunks are on their way.
+// Grid: Hk * matrices * D * D / 4 / kScanThreads, spans.
 template <GateKind kGate, int D>
 __global__ void __launch_bounds__(kScanThreads) ScanKernel(PrefillLaunch p) {
   AllowNext();
@@ -153,6 +160,7 @@ __global__ void __launch_bounds__(kScanThreads) ScanKernel(PrefillLaunch p) {
   if (first < 0) return;
   const PrefillChunk head_chunk = p.chunks[first];
   const int chunks = head_chunk.chunks_left;
+  const int store_chunk = head_chunk.chunks_to_store - 1;
   constexpr int kMatrices = Matrices(kGate);
   const size_t index = (static_cast<size_t>(blockIdx.x) * kScanThreads + threadIdx.x) * 4;
   const size_t size = static_cast<size_t>(gridDim.x) * kScanThreads * 4;
@@ -161,51 +169,53 @@ __global__ void __launch_bounds__(kScanThreads) ScanKernel(PrefillLaunch p) {
   const auto matrix = static_cast<int>(index / (D * D) % kMatrices);
   const auto head = static_cast<int>(index / (D * D) / kMatrices);
   const bool by_column = kGate == GateKind::kGsa && matrix == 0;  // the decay is on the slots
-  const float* decays =
-      p.decays + static_cast<size_t>(head) * D + (by_column ? in_matrix % D : in_matrix / D);
-  const float* contributions = p.contributions + index;
+  const float* decays = p.decays + (static_cast<size_t>(first) * kv_heads + head) * D +
+                        (by_column ? in_matrix % D : in_matrix / D);
+  const float* contributions = p.contributions + first * size + index;
   // gsa: K~, its low part, V~.
-  Bf16* states = p.states + in_matrix +
-                 (static_cast<size_t>(head) * StateMatrices(kGate) + 2 * matrix) * D * D;
   const size_t states_size = static_cast<size_t>(kv_heads) * StateMatrices(kGate) * D * D;
+  Bf16* states = p.states + first * states_size + in_matrix +
+                 (static_cast<size_t>(head) * StateMatrices(kGate) + 2 * matrix) * D * D;
   float* slot = reinterpret_cast<float*>(p.attention.state.recurrence +
                                          head_chunk.slot * p.attention.state.slot_stride) +
                 index;
-  float4 s = Load4(slot);
-  for (int base = 0; base < chunks; base += kScanBatch) {
-    float4 added[kScanBatch];
-    float4 decay[kScanBatch];
-    bool folds[kScanBatch];
-    bool store[kScanBatch];
-#pragma unroll
-    for (int i = 0; i < kScanBatch; ++i) {
-      const size_t chunk = first + base + i;
-      folds[i] = base + i < chunks && p.chunks[chunk].fold_tokens > 0;
-      store[i] = folds[i] && p.chunks[chunk].store != 0;
-      if (!folds[i]) continue;
-      added[i] = Load4(contributions + chunk * size);
-      const float* from = decays + chunk * kv_heads * D;
-      if (by_column) {
-        decay[i] = Load4(from);
-      } else {
-        decay[i] = {*from, *from, *from, *from};
-      }
+  // All chunks fold but the last, which does if S is stored after it.
+  const int folding = max(chunks - 1, store_chunk + 1);
+  constexpr int kAhead = kScanAhead<kGate>;
+  float4 added[kAhead];
+  float4 decay[kAhead];  // not by column: x alone
+  const auto load = [&](float4& chunk_added, float4& chunk_decay, int chunk) {
+    if (chunk >= folding) return;
+    chunk_added = Load4(contributions + chunk * size);
+    const float* from = decays + static_cast<size_t>(chunk) * kv_heads * D;
+    if (by_column) {
+      chunk_decay = Load4(from);
+    } else {
+      chunk_decay.x = *from;
     }
+  };
 #pragma unroll
-    for (int i = 0; i < kScanBatch; ++i) {
-      if (base + i >= chunks) break;
-      Bf16* out = states + (first + base + i) * states_size;
+  for (int i = 0; i < kAhead; ++i) load(added[i], decay[i], i);
+  float4 s = Load4(slot);
+  for (int base = 0; base < chunks; base += kAhead) {
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      const int chunk = base + i;
+      if (chunk >= chunks) break;
+      Bf16* out = states + chunk * states_size;
       Store4(out, s);
       if (by_column) {
         Store4(out + D * D, {Remainder(s.x), Remainder(s.y), Remainder(s.z), Remainder(s.w)});
       }
-      if (folds[i]) {
-        s.x = s.x * decay[i].x + added[i].x;
-        s.y = s.y * decay[i].y + added[i].y;
-        s.z = s.z * decay[i].z + added[i].z;
-        s.w = s.w * decay[i].w + added[i].w;
-      }
-      if (store[i]) Store4(slot, s);
+      if (chunk >= folding) break;
+      const float4 by =
+          by_column ? decay[i] : float4{decay[i].x, decay[i].x, decay[i].x, decay[i].x};
+      s.x = s.x * by.x + added[i].x;
+      s.y = s.y * by.y + added[i].y;
+      s.z = s.z * by.z + added[i].z;
+      s.w = s.w * by.w + added[i].w;
+      load(added[i], decay[i], chunk + kAhead);
+      if (chunk == store_chunk) Store4(slot, s);
     }
   }
 }

@@ -73,6 +73,15 @@ __device__ __forceinline__ void Multiply(Accumulator& c, const uint32_t (&a)[4],
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+// The same for 16 x 8 and 8 x 8: the a of columns p, p + 1 alone.
+__device__ __forceinline__ void MultiplyHalf(Accumulator& c, uint32_t a0, uint32_t a1, uint32_t b) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k8.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, "
+      "%1, %2, %3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a0), "r"(a1), "r"(b));
+}
+
 __device__ __forceinline__ void LoadMatrices(uint32_t (&out)[4], uint32_t address) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
@@ -173,22 +182,59 @@ struct RowSoftmax {
 };
 template <int D>
 __device__ __forceinline__ void FindRowSoftmax(RowSoftmax* rows, const Bf16* keys) {
-  const int lane = threadIdx.x % 32;
-  for (int row = static_cast<int>(threadIdx.x / 32); row < kPrefillChunk; row += blockDim.x / 32) {
-    float x[D / 32];
+  constexpr int kLanes = 8;  // a row
+  const int piece = static_cast<int>(threadIdx.x) % kLanes;
+  for (int row = static_cast<int>(threadIdx.x) / kLanes; row < kPrefillChunk;
+       row += static_cast<int>(blockDim.x) / kLanes) {
+    uint32_t x[D / kLanes / 2];
+#pragma unroll
+    for (int i = 0; i < D / kLanes / 8; ++i) {
+      *reinterpret_cast<uint4*>(x + 4 * i) =
+          *reinterpret_cast<const uint4*>(keys + row * kStride<D> + i * kLanes * 8 + piece * 8);
+    }
     float largest = -INFINITY;
 #pragma unroll
-    for (int i = 0; i < D / 32; ++i) {
-      x[i] = ToFloat(keys[row * kStride<D> + lane + 32 * i]);
-      largest = fmaxf(largest, x[i]);
+    for (int i = 0; i < D / kLanes / 2; ++i) {
+      const float2 pair = Unpack(x[i]);
+      largest = fmaxf(largest, fmaxf(pair.x, pair.y));
     }
-    largest = WarpMax(largest);
+#pragma unroll
+    for (int lane = 1; lane < kLanes; lane *= 2) {
+      largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, lane));
+    }
     float sum = 0;
 #pragma unroll
-    for (int i = 0; i < D / 32; ++i) sum += expf(x[i] - largest);
-    sum = WarpSum(sum);
-    if (lane == 0) rows[row] = {largest, 1 / sum};
+    for (int i = 0; i < D / kLanes / 2; ++i) {
+      const float2 pair = Unpack(x[i]);
+      sum += Exp2((pair.x - largest) * kLog2e) + Exp2((pair.y - largest) * kLog2e);
+    }
+#pragma unroll
+    for (int lane = 1; lane < kLanes; lane *= 2) sum += __shfl_xor_sync(~0u, sum, lane);
+    if (piece == 0) rows[row] = {largest, 1 / sum};
   }
+}
+
+// log(1 + e) for e in [0, 1], to a few 2^-24 of itself: 2 artanh(e / (2 + e)).
+__device__ __forceinline__ float LogOnePlus(float e) {
+  const float s = __fdividef(e, 2 + e);
+  const float x = s * s;
+  float sum = 1.0f / 13;
+  sum = sum * x + 1.0f / 11;
+  sum = sum * x + 1.0f / 9;
+  sum = sum * x + 1.0f / 7;
+  sum = sum * x + 1.0f / 5;
+  sum = sum * x + 1.0f / 3;
+  return 2 * s + 2 * s * x * sum;
+}
+// 1 - 2^-x for x >= 0, to a few 2^-24 of itself.
+__device__ __forceinline__ float OneMinusExp2(float x) {
+  const float y = x * (1 / kLog2e);
+  float series = 1 - y * (1.0f / 6);
+  series = 1 - y * (1.0f / 5) * series;
+  series = 1 - y * (1.0f / 4) * series;
+  series = 1 - y * (1.0f / 3) * series;
+  series = 1 - y * (1.0f / 2) * series;
+  return y < 0.25f ? y * series : 1 - Exp2(-x);
 }
 
 // g in units of log 2, and what enters S beside it: k', or gsa's s.
@@ -197,13 +243,14 @@ struct Gate {
 };
 template <GateKind kGate>
 __device__ __forceinline__ Gate GateOf(float k, float scale, const RowSoftmax& row) {
-  const float log2_decay = LogSigmoid(k) * scale;
+  const float e = Exp2(-fabsf(k) * kLog2e);
+  const float log2_decay = (fminf(k, 0.0f) - LogOnePlus(e)) * scale;
   if constexpr (kGate == GateKind::kGla) {
-    return {log2_decay, expf(k - row.largest) * row.factor};
+    return {log2_decay, Exp2((k - row.largest) * kLog2e) * row.factor};
   } else if constexpr (kGate == GateKind::kHgrn2) {
-    return {log2_decay, 1 / (1 + expf(k))};
+    return {log2_decay, __fdividef(k >= 0 ? e : 1.0f, 1 + e)};
   } else {
-    return {log2_decay, -expm1f(log2_decay * (1 / kLog2e))};
+    return {log2_decay, OneMinusExp2(-log2_decay)};
   }
 }
 
