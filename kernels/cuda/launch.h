@@ -27,6 +27,21 @@ __device__ __forceinline__ void AllowNext() {
 #endif
 }
 
+// Whether kernels wait for the one before: those compiled for Hopper do. What a driver makes of
+// older chips' PTX does not, on whatever chip. A program's kernels are all compiled for the same
+// chips, so that `kernel` may be any of them.
+inline bool KernelsWait(const void* kernel) {
+  static const bool wait = [kernel] {
+    cudaFuncAttributes attributes{};
+    if (cudaFuncGetAttributes(&attributes, kernel) == cudaSuccess) {
+      return attributes.ptxVersion >= 90;
+    }
+    cudaGetLastError();  // the launch will say it
+    return false;
+  }();
+  return wait;
+}
+
 // Queues `kernel`, with `shared_bytes` of dynamic shared memory (raised with AllowShared() first
 // where it is over 48 KiB).
 template <typename... Params, typename... Args>
@@ -41,7 +56,7 @@ cudaError_t Launch(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shar
   config.dynamicSmemBytes = shared_bytes;
   config.stream = stream;
   config.attrs = &attribute;
-  config.numAttrs = 1;
+  config.numAttrs = KernelsWait(reinterpret_cast<const void*>(kernel)) ? 1 : 0;
   return cudaLaunchKernelEx(&config, kernel, std::forward<Args>(args)...);
 }
 
