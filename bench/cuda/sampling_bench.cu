@@ -44,7 +44,9 @@ void Main() {
       {"top-p 0.9", {.temperature = 1, .top_p = 0.9f}},
       {"top-p 0.9 at 2", {.temperature = 2, .top_p = 0.9f}},
       {"top-k 50", {.temperature = 1, .top_k = 50}},
+      {"top-k 5000 at 2", {.temperature = 2, .top_k = 5000}},
       {"min-p 0.05", {.temperature = 1, .min_p = 0.05f}},
+      {"min-p 0.001 at 2", {.temperature = 2, .min_p = 0.001f}},
       {"greedy, logprobs", {.temperature = 0, .logprobs = 1}},
       {"temperature 1, top 20", {.temperature = 1, .logprobs = 1, .top_logprobs = 20}},
   };

@@ -1,168 +1,67 @@
-// Two kernels. The first reads the logits once, many blocks to a row, and leaves of each chunk of
-// 4096 what sums and maxima need. The second, a block to a row, combines these; a draw without
-// filters then reads one chunk again, filters and lists of the likeliest tokens search the row
-// (sampling_select.cuh).
+// Three kernels. The first reads the logits once, many blocks to a row, and leaves of each chunk of
+// 4096 what sums and maxima need. The second, a few blocks to a row, sums up by buckets what
+// filters choose from. The third, a block to a row, combines these: a draw without filters then
+// reads one chunk again, filters find a bucket and list its tokens, lists of the likeliest tokens
+// search the row (sampling_select.cuh).
 
 #include <algorithm>
 #include <climits>
 
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/sampling.h"
+#include "kernels/cuda/sampling_buckets.cuh"
+#include "kernels/cuda/sampling_chunks.cuh"
 #include "kernels/cuda/sampling_select.cuh"
 #include "kernels/philox.h"
 
 namespace liger::cuda {
 namespace {
 
-constexpr int kChunkWarps = kGroupsPerChunk;
-constexpr int kChunkThreads = kChunkWarps * 32;
-constexpr int kPerThread = kChunk / kChunkThreads;
-static_assert(kMaxGroups <= kSelectThreads);
+// ---- Buckets ------------------------------------------------------------------------------------
 
-struct ChunkStats {
-  float max;
-  int32_t max_id;  // the lowest with it
-  float sum;       // of exp((logit - max) / temperature)
-  int32_t finite;  // of the model's own logits
-  float group_max[kGroupsPerChunk];
-};
+static_assert(kMaxGroups <= kSelectThreads);  // Combine() and ReachedBy()
 
-// Of each row, the model's own logits and those that are drawn from, where they are needed.
-enum StatsKind { kOwn, kDrawn, kNumStats };
-__host__ __device__ ChunkStats* StatsOf(const SampleParams& p, int row, StatsKind kind) {
-  return static_cast<ChunkStats*>(p.workspace) +
-         (int64_t{row} * kNumStats + kind) * NumChunks(p.vocab);
-}
-
-__device__ LogitsView OwnView(const SampleParams& p, int row) {
-  return {.logits = p.logits + int64_t{row} * p.vocab, .vocab = p.vocab};
-}
-
-__device__ LogitsView DrawnView(const SampleParams& p, int index, const SampleRow& row) {
-  LogitsView view = OwnView(p, index);
-  view.slot = p.slots + row.slot;
-  view.edits = view.slot->edits;
-  view.mask = row.mask;
-  view.suppressing = row.token_index < view.slot->min_tokens;
-  return view;
-}
-
-__device__ float InverseOf(float temperature) { return fminf(1 / temperature, FLT_MAX); }
-
-// ---- Chunks -------------------------------------------------------------------------------------
-
-__device__ constexpr int TokenOf(int first, int e) { return first + e / 4 * kGroupStride + e % 4; }
-
-struct ChunkScratch {
-  float group_max[kChunkWarps];
-  float sum[kChunkWarps];
-  int32_t max_id[kChunkWarps];
-};
-
-// Value e of a thread is logit TokenOf(first, e). Sums only where asked for.
-__device__ void WriteStats(const float (&x)[kPerThread], int first, bool sums,
-                           float inverse_temperature, int finite, ChunkScratch& scratch,
-                           ChunkStats* out) {
-  const int warp = threadIdx.x / 32;
-  const int lane = threadIdx.x % 32;
-  float group_max = x[0];
-#pragma unroll
-  for (int e = 1; e < kPerThread; ++e) group_max = fmaxf(group_max, x[e]);
-  group_max = WarpMax(group_max);
-  if (lane == 0) scratch.group_max[warp] = group_max;
-  __syncthreads();
-  float max = scratch.group_max[0];
-#pragma unroll
-  for (int w = 1; w < kChunkWarps; ++w) max = fmaxf(max, scratch.group_max[w]);
-
-  int max_id = INT_MAX;
-#pragma unroll
-  for (int e = kPerThread - 1; e >= 0; --e) {
-    if (x[e] == max) max_id = TokenOf(first, e);
-  }
-  max_id = __reduce_min_sync(~0u, max_id);
-  float sum = 0;
-  if (sums && max > MinusInfinity()) {
-#pragma unroll
-    for (int e = 0; e < kPerThread; ++e) sum += WeightOf(x[e], max, inverse_temperature);
-    sum = WarpSum(sum);
-  }
-  if (lane == 0) {
-    scratch.sum[warp] = sum;
-    scratch.max_id[warp] = max_id;
-  }
-  __syncthreads();
-  if (threadIdx.x < kChunkWarps) out->group_max[threadIdx.x] = scratch.group_max[threadIdx.x];
-  if (threadIdx.x == 0) {
-    for (int w = 1; w < kChunkWarps; ++w) {
-      sum += scratch.sum[w];
-      max_id = min(max_id, scratch.max_id[w]);
-    }
-    out->max = max;
-    out->max_id = max_id;
-    out->sum = sum;
-    out->finite = finite;
-  }
-}
-
-__global__ void __launch_bounds__(kChunkThreads, 4) ChunkStatsKernel(SampleParams p) {
-  __shared__ ChunkScratch scratch[kNumStats];
+__global__ void __launch_bounds__(kSelectThreads, 2) BucketsKernel(SampleParams p) {
+  __shared__ ChunkTable table;
+  __shared__ BlockBuckets sums;
   AllowNext();
   WaitForPrevious();
-  const int index = blockIdx.y;
-  // The logits are asked for before it is known what for, so that one wait serves both.
-  const LogitsView own = OwnView(p, index);
-  const int first = static_cast<int>(blockIdx.x) * kChunk + static_cast<int>(threadIdx.x) * 4;
-  float x[kPerThread];
-#pragma unroll
-  for (int e = 0; e < kPerThread; e += 4) {
-    const float4 four = own.Own(TokenOf(first, e), 0);
-    x[e] = four.x;
-    x[e + 1] = four.y;
-    x[e + 2] = four.z;
-    x[e + 3] = four.w;
-  }
+  const int index = static_cast<int>(blockIdx.y);
   const SampleRow row = p.rows[index];
-  if (row.slot < 0) return;
-  const bool draws = row.target < 0;
+  if (row.slot < 0 || row.target >= 0) return;
   const LogitsView view = DrawnView(p, index, row);
-  const float temperature = view.slot->temperature;
-  const bool logprobs = view.slot->logprobs != 0;
-
-  float zero = 0;  // x * 0 is NaN for every x that is not finite
-#pragma unroll
-  for (int e = 0; e < kPerThread; ++e) {
-    zero += x[e] * 0;
-    if (TokenOf(first, e) >= p.vocab) x[e] = MinusInfinity();
-  }
-  const int finite = !__syncthreads_or(zero != 0);
-
-  if (!draws || logprobs) {
-    WriteStats(x, first, true, 1, finite, scratch[kOwn], StatsOf(p, index, kOwn) + blockIdx.x);
-  }
-  if (!draws) return;
-  if (view.edits != nullptr || view.mask != nullptr) {
-#pragma unroll
-    for (int e = 0; e < kPerThread; e += 4) {
-      const float4 four = view.Edit(TokenOf(first, e), {x[e], x[e + 1], x[e + 2], x[e + 3]});
-      x[e] = four.x;
-      x[e + 1] = four.y;
-      x[e + 2] = four.z;
-      x[e + 3] = four.w;
-    }
-  }
-  WriteStats(x, first, temperature > 0, InverseOf(temperature), finite, scratch[kDrawn],
-             StatsOf(p, index, kDrawn) + blockIdx.x);
+  const SlotSampling& slot = *view.slot;
+  if (!UsesBuckets(slot, p.vocab)) return;
+  sums.Clear();
+  const float inverse_temperature = InverseOf(slot.temperature);
+  const RowStats stats =
+      Combine(StatsOf(p, index, kDrawn), NumChunks(p.vocab), inverse_temperature, table);
+  if (!stats.finite || stats.max == MinusInfinity()) return;
+  const float lowest = LowestKept(slot, stats, p.vocab, table);
+  const bool counting = slot.top_k > 0;
+  const int warp = static_cast<int>(blockIdx.x * kSelectWarps + threadIdx.x / 32);
+  uint32_t candidates = 0;
+  ForEachLogit(view, table.group_max, lowest, warp, static_cast<int>(gridDim.x) * kSelectWarps,
+               [&](float x, int) {
+                 if (!(x >= lowest)) return;
+                 ++candidates;
+                 const int bucket = BucketOf(x, stats.max, inverse_temperature);
+                 if (bucket < kBuckets) {
+                   sums.Add(bucket, WeightOf(x, stats.max, inverse_temperature), counting);
+                 }
+               });
+  RowBuckets* const buckets = BucketsOf(p, index);
+  candidates = __reduce_add_sync(~0u, candidates);
+  if (threadIdx.x % 32 == 0) atomicAdd(&buckets->candidates, candidates);
+  __syncthreads();
+  sums.AddTo(buckets);
 }
 
-// ---- Rows ---------------------------------------------------------------------------------------
+// ---- Draws --------------------------------------------------------------------------------------
 
 struct RowScratch {
-  float max[kMaxChunks];
-  float group_max[kMaxGroups];
-  int32_t max_id[kMaxChunks];
-  double sum[kMaxChunks];  // of weights beside the row's largest logit
-  float bound;
+  ChunkTable chunks;
+  BucketTable buckets;
   double scan[kSelectWarps];
   int32_t found;
   int32_t last;
@@ -170,72 +69,6 @@ struct RowScratch {
   Count64 top[kMaxSampleTop];
   SelectScratch select;
 };
-
-struct RowStats {
-  bool finite;
-  float max;
-  int32_t max_id;
-  double sum;  // of weights beside the largest
-};
-
-// Of all chunks, to all threads; the scratch keeps what there is of each.
-__device__ RowStats Combine(const ChunkStats* chunks, int num_chunks, float inverse_temperature,
-                            RowScratch& scratch) {
-  const int t = threadIdx.x;
-  ChunkStats mine{.max = MinusInfinity(), .sum = 0, .finite = 1};
-  if (t < num_chunks) mine = chunks[t];
-  const bool has_group = t < num_chunks * kGroupsPerChunk;
-  const float group_max =
-      has_group ? chunks[t / kGroupsPerChunk].group_max[t % kGroupsPerChunk] : 0;
-  __syncthreads();  // the scratch may still be read
-  if (t < num_chunks) {
-    scratch.max[t] = mine.max;
-    scratch.max_id[t] = mine.max_id;
-  }
-  if (has_group) scratch.group_max[t] = group_max;
-  RowStats row;
-  row.finite = !__syncthreads_or(!mine.finite);
-  // Each warp by itself, in the same order: lane l has chunks l and l + 32.
-  static_assert(kMaxChunks <= 64);
-  const int low = t % 32;
-  const int high = low + 32;
-  const float low_max = low < num_chunks ? scratch.max[low] : MinusInfinity();
-  const float high_max = high < num_chunks ? scratch.max[high] : MinusInfinity();
-  row.max = WarpMax(fmaxf(low_max, high_max));
-  row.max_id =
-      __reduce_min_sync(~0u, low_max == row.max && low < num_chunks     ? scratch.max_id[low]
-                             : high_max == row.max && high < num_chunks ? scratch.max_id[high]
-                                                                        : INT_MAX);
-  if (t < num_chunks) {
-    scratch.sum[t] =
-        mine.max > MinusInfinity()
-            ? mine.sum * exp(static_cast<double>((mine.max - row.max) * inverse_temperature))
-            : 0;
-  }
-  __syncthreads();
-  row.sum = (low < num_chunks ? scratch.sum[low] : 0) + (high < num_chunks ? scratch.sum[high] : 0);
-#pragma unroll
-  for (int lane = 16; lane > 0; lane /= 2) row.sum += __shfl_xor_sync(~0u, row.sum, lane);
-  return row;
-}
-
-// A logit that at least `count` tokens reach: the count-th largest of the groups' maxima.
-__device__ float ReachedBy(int count, int num_chunks, RowScratch& scratch) {
-  const int t = threadIdx.x;
-  const int groups = num_chunks * kGroupsPerChunk;
-  if (count > groups) return -FLT_MAX;
-  if (t < groups) {
-    const float mine = scratch.group_max[t];
-    int rank = 0;
-    for (int g = 0; g < groups; ++g) {
-      const float other = scratch.group_max[g];
-      rank += other > mine || (other == mine && g < t);
-    }
-    if (rank == count - 1) scratch.bound = fmaxf(mine, -FLT_MAX);
-  }
-  __syncthreads();
-  return scratch.bound;
-}
 
 // The sum of x over the threads before this one. Whatever thread asks, the sums up to the same
 // thread have the same bits.
@@ -269,7 +102,7 @@ __device__ int DrawById(const LogitsView& view, const RowStats& row, float inver
   int chunk = 0;
   double share = 1;  // where rounding leaves no chunk that passes, the last token of the last one
   for (int c = 0; c < num_chunks; ++c) {
-    const double sum = scratch.sum[c];
+    const double sum = scratch.chunks.sum[c];
     if (sum == 0) continue;
     chunk = c;
     if (rest < sum) {
@@ -282,7 +115,7 @@ __device__ int DrawById(const LogitsView& view, const RowStats& row, float inver
   constexpr int kEach = kChunk / kSelectThreads;
   static_assert(kEach % 4 == 0);
   const int first = chunk * kChunk + static_cast<int>(threadIdx.x) * kEach;
-  const float max = scratch.max[chunk];
+  const float max = scratch.chunks.max[chunk];
   float weight[kEach];
   double sum = 0;
 #pragma unroll
@@ -319,66 +152,91 @@ __device__ int DrawById(const LogitsView& view, const RowStats& row, float inver
   return scratch.found < INT_MAX ? scratch.found : scratch.last;
 }
 
-// A logit below which no token is kept, nor matters to what is.
-__device__ float LowestKept(const SlotSampling& slot, const RowStats& row, int vocab,
-                            RowScratch& scratch) {
-  if (slot.top_k > 0) return ReachedBy(slot.top_k, NumChunks(vocab), scratch);
-  // In units of the temperature, below the largest. exp(-30) is less than a unit of weight.
-  float depth = 30;
-  if (slot.top_p < 1 && 1 - slot.top_p > 1e-5f) {
-    // All tokens further down weigh less than (1 - top_p) / e of the sum together.
-    const double outside = (1 - static_cast<double>(slot.top_p)) * row.sum;
-    depth = fminf(depth, 1 + logf(static_cast<float>(vocab / outside)));
-  }
-  if (slot.min_p > 0) depth = fminf(depth, 0.01f - logf(slot.min_p) * 1.001f);
-  return fmaxf(row.max - slot.temperature * fmaxf(depth, 0), -FLT_MAX);
-}
-
-// Draws from what top_k, top_p and min_p keep.
+// Draws from what top_k, top_p and min_p keep. `buckets` are the row's, null where it has none.
 __device__ int DrawFiltered(const LogitsView& view, const RowStats& row, float inverse_temperature,
-                            double uniform, Count64* list, RowScratch& scratch) {
+                            double uniform, const RowBuckets* buckets, Count64* list,
+                            RowScratch& scratch) {
   const SlotSampling& slot = *view.slot;
-  Selector selector(view, scratch.group_max, row.max, inverse_temperature, list, &scratch.select);
-  Count64 low = LowestKey(LowestKept(slot, row, view.vocab, scratch));
-  selector.List(low);
+  const float max_logit = row.max;
+  Selector selector(view, scratch.chunks.group_max, max_logit, inverse_temperature, list,
+                    &scratch.select);
+  BucketTable& table = scratch.buckets;
+  Count64 low = LowestKey(LowestKept(slot, row, view.vocab, scratch.chunks));  // the last one kept
+  const bool bucketed = buckets != nullptr && buckets->candidates > kFewCandidates;
+  if (bucketed) {
+    table.Load<kSelectThreads>(*buckets);
+  } else {
+    selector.Focus(low, selector.End());
+  }
+
+  int focused = -1;
+  const auto focus = [&](int bucket, bool by_count) {
+    const auto edge = [&](int b) {
+      return LowestKey(LowestLogit(
+          max_logit, [&](float x) { return BucketOf(x, max_logit, inverse_temperature) <= b; }));
+    };
+    if (bucket != focused) {
+      selector.Focus(edge(bucket), bucket == 0 ? selector.End() : edge(bucket - 1));
+    }
+    focused = bucket;
+    selector.set_weight_above(table.Before(bucket, by_count));
+  };
+  // The key of the token at which those from the largest on reach `target`, or `low` where those
+  // from there on do not.
+  const auto cut = [&](Count64 target, bool by_count) {
+    selector.set_by_count(by_count);
+    if (bucketed) {
+      const int bucket = table.Find(target, by_count);
+      if (bucket == kBuckets) return low;
+      focus(bucket, by_count);
+    }
+    const Count64 from = max(low, selector.low());
+    const Selector::Totals above = selector.Above(from);
+    return above.weight[0] >= target ? selector.Select(from, above, target) : low;
+  };
+  const auto kept_weight = [&] {
+    selector.set_by_count(false);
+    if (bucketed) {
+      const int bucket = BucketOf(LogitOf(low), max_logit, inverse_temperature);
+      if (bucket == kBuckets) return table.total_weight();
+      focus(bucket, false);
+    }
+    return selector.Above(low).weight[0];
+  };
 
   auto total = static_cast<Count64>(row.sum * kWeightUnit);
   if (slot.top_k > 0) {
-    selector.set_by_count(true);
-    const Selector::Totals above = selector.Above(low);
-    if (above.count[0] > static_cast<uint32_t>(slot.top_k)) {
-      low = selector.Select(low, above, slot.top_k);
-    }
-    selector.set_by_count(false);
-    total = selector.Above(low).weight[0];
+    low = cut(slot.top_k, true);
+    total = kept_weight();
   }
   if (slot.top_p < 1) {
     const double share = static_cast<double>(slot.top_p) * static_cast<double>(total);
-    const Count64 target = max(static_cast<Count64>(ceil(share)), Count64{1});
-    const Selector::Totals above = selector.Above(low);
-    if (above.weight[0] >= target) low = selector.Select(low, above, target);
+    low = cut(max(static_cast<Count64>(ceil(share)), Count64{1}), false);
   }
-  selector.set_min_weight(slot.min_p);
-  const Selector::Totals kept = selector.Above(low);
-  const double share = uniform * static_cast<double>(kept.weight[0]);
-  const Count64 target = min(static_cast<Count64>(share) + 1, kept.weight[0]);
-  return IdOf(selector.Select(low, kept, target));
+  if (slot.min_p > 0) {
+    low = max(low, LowestKey(LowestLogit(max_logit, [&](float x) {
+                return WeightOf(x, max_logit, inverse_temperature) >= slot.min_p;
+              })));
+  }
+  const Count64 kept = kept_weight();
+  const double share = uniform * static_cast<double>(kept);
+  return IdOf(cut(min(static_cast<Count64>(share) + 1, kept), false));
 }
 
 // The likeliest tokens and their log-probabilities.
 __device__ void WriteTop(const LogitsView& own, const RowStats& row, double log_sum, int num_top,
                          Count64* list, RowScratch& scratch, SampleResult* result) {
-  Selector selector(own, scratch.group_max, row.max, 1, list, &scratch.select);
+  Selector selector(own, scratch.chunks.group_max, row.max, 1, list, &scratch.select);
   selector.set_by_count(true);
-  Count64 low = LowestKey(ReachedBy(num_top, NumChunks(own.vocab), scratch));
-  selector.List(low);
+  Count64 low = LowestKey(ReachedBy(num_top, NumChunks(own.vocab), scratch.chunks));
+  selector.Focus(low, selector.End());
   const Selector::Totals above = selector.Above(low);
   if (above.count[0] > static_cast<uint32_t>(num_top)) {
     low = selector.Select(low, above, num_top);
   }
   if (threadIdx.x == 0) scratch.num_top = 0;
   __syncthreads();
-  selector.ForEach(low, [&](Count64 key) {
+  selector.ForEach([&](Count64 key) {
     if (key >= low) scratch.top[atomicAdd(&scratch.num_top, 1)] = key;
   });
   __syncthreads();
@@ -408,7 +266,7 @@ __global__ void __launch_bounds__(kSelectThreads, 2) FinishRowsKernel(SamplePara
     const LogitsView view = DrawnView(p, index, row);
     const float inverse_temperature = InverseOf(slot.temperature);
     const RowStats stats =
-        Combine(StatsOf(p, index, kDrawn), num_chunks, inverse_temperature, scratch);
+        Combine(StatsOf(p, index, kDrawn), num_chunks, inverse_temperature, scratch.chunks);
     if (!stats.finite || stats.max == MinusInfinity()) {
       id = -1;
     } else if (slot.temperature == 0) {
@@ -417,8 +275,10 @@ __global__ void __launch_bounds__(kSelectThreads, 2) FinishRowsKernel(SamplePara
       const double uniform =
           UniformDraw(slot.seed, slot.sample_index, static_cast<uint64_t>(row.token_index));
       const bool filtered = slot.top_k > 0 || slot.top_p < 1 || slot.min_p > 0;
-      id = filtered ? DrawFiltered(view, stats, inverse_temperature, uniform, list, scratch)
-                    : DrawById(view, stats, inverse_temperature, uniform, scratch);
+      const RowBuckets* const buckets = UsesBuckets(slot, p.vocab) ? BucketsOf(p, index) : nullptr;
+      id = filtered
+               ? DrawFiltered(view, stats, inverse_temperature, uniform, buckets, list, scratch)
+               : DrawById(view, stats, inverse_temperature, uniform, scratch);
     }
   }
 
@@ -427,7 +287,7 @@ __global__ void __launch_bounds__(kSelectThreads, 2) FinishRowsKernel(SamplePara
   SampleResult* const result = p.results + index;
   if (id >= 0 && (!draws || slot.logprobs)) {
     const LogitsView own = OwnView(p, index);
-    const RowStats stats = Combine(StatsOf(p, index, kOwn), num_chunks, 1, scratch);
+    const RowStats stats = Combine(StatsOf(p, index, kOwn), num_chunks, 1, scratch.chunks);
     if (stats.finite) {
       const double log_sum = stats.max + log(stats.sum);
       logprob = static_cast<float>(own.logits[id] - log_sum);
@@ -455,19 +315,26 @@ __global__ void SetSlotKernel(SlotSampling value, SlotSampling* to) {
   *to = value;
 }
 
+constexpr int kBucketBlocks = 256;
 constexpr size_t kListBytes = kListCapacity * sizeof(Count64);
 
 }  // namespace
 
 size_t SampleWorkspaceBytes(int num_rows, int vocab) {
-  return sizeof(ChunkStats) * kNumStats * NumChunks(vocab) * num_rows;
+  return (sizeof(ChunkStats) * kNumStats * NumChunks(vocab) + sizeof(RowBuckets)) * num_rows;
 }
 
 cudaError_t PrepareSampling() { return AllowShared(FinishRowsKernel, kListBytes); }
 
 cudaError_t Sample(const SampleParams& p, cudaStream_t stream) {
-  const cudaError_t error =
-      Launch(ChunkStatsKernel, dim3(NumChunks(p.vocab), p.num_rows), kChunkThreads, 0, stream, p);
+  const int num_chunks = NumChunks(p.vocab);
+  cudaError_t error =
+      Launch(ChunkStatsKernel, dim3(num_chunks, p.num_rows), kChunkThreads, 0, stream, p);
+  if (error != cudaSuccess) return error;
+  // As many blocks as a large GPU runs at once, none without work.
+  const int blocks = std::clamp((kBucketBlocks + p.num_rows - 1) / p.num_rows, 1,
+                                (num_chunks * kGroupsPerChunk + kSelectWarps - 1) / kSelectWarps);
+  error = Launch(BucketsKernel, dim3(blocks, p.num_rows), kSelectThreads, 0, stream, p);
   if (error != cudaSuccess) return error;
   return Launch(FinishRowsKernel, p.num_rows, kSelectThreads, kListBytes, stream, p);
 }

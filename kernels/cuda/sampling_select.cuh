@@ -1,128 +1,18 @@
-// What a draw sees of a row of logits, and the search for a place in their order.
+// The search for a place in the order of a row's tokens.
 
 #ifndef LIGER_KERNELS_CUDA_SAMPLING_SELECT_CUH_
 #define LIGER_KERNELS_CUDA_SAMPLING_SELECT_CUH_
 
-#include <cfloat>
 #include <cstdint>
 
-#include "kernels/cuda/numeric.cuh"
-#include "kernels/cuda/sampling.h"
+#include "kernels/cuda/sampling_buckets.cuh"
+#include "kernels/cuda/sampling_view.cuh"
 
 namespace liger::cuda {
 
-using Count64 = unsigned long long;  // as CUDA's atomics and conversions have it
-
-__device__ __forceinline__ float MinusInfinity() { return __int_as_float(0xff800000); }
-
-// The vocabulary in chunks, each of groups: what one block and one of its warps sum up. Lane l of
-// group g holds tokens 4 l + 128 g + 1024 j .. + 3 of its chunk, j = 0 .. 3.
-constexpr int kChunk = 4096;
-constexpr int kGroupsPerChunk = 8;
-constexpr int kGroupLoads = kChunk / (4 * 32 * kGroupsPerChunk);
-constexpr int kGroupStride = 4 * 32 * kGroupsPerChunk;
-constexpr int kMaxChunks = kMaxSampleVocab / kChunk;
-constexpr int kMaxGroups = kMaxChunks * kGroupsPerChunk;
-
-constexpr int NumChunks(int vocab) { return (vocab + kChunk - 1) / kChunk; }
-
-// ---- A row --------------------------------------------------------------------------------------
-
-// A row of logits and what changes them before a draw.
-struct LogitsView {
-  const float* logits;
-  int vocab;
-  const SlotSampling* slot = nullptr;
-  const int32_t* edits = nullptr;  // the slot's; null, as the mask: none
-  const uint32_t* mask = nullptr;
-  bool suppressing = false;
-
-  // Logits i .. i + 3 as they are, i a multiple of 4; `pad` beyond the vocabulary.
-  __device__ float4 Own(int i, float pad) const {
-    if (vocab % 4 == 0) return i < vocab ? Load4(logits + i) : float4{pad, pad, pad, pad};
-    return {i < vocab ? logits[i] : pad, i + 1 < vocab ? logits[i + 1] : pad,
-            i + 2 < vocab ? logits[i + 2] : pad, i + 3 < vocab ? logits[i + 3] : pad};
-  }
-
-  // Own(i) as it is drawn from.
-  __device__ float4 Edit(int i, float4 x) const {
-    if (edits != nullptr) {
-      // A vocabulary that is no multiple of 4 ends within the last word of four.
-      if (i < vocab) x.x = EditOne(i, x.x);
-      if (i + 1 < vocab) x.y = EditOne(i + 1, x.y);
-      if (i + 2 < vocab) x.z = EditOne(i + 2, x.z);
-      if (i + 3 < vocab) x.w = EditOne(i + 3, x.w);
-    }
-    if (mask != nullptr && i < vocab) {
-      const uint32_t bits = mask[i / 32] >> (i % 32);
-      if (!(bits & 1)) x.x = MinusInfinity();
-      if (!(bits & 2)) x.y = MinusInfinity();
-      if (!(bits & 4)) x.z = MinusInfinity();
-      if (!(bits & 8)) x.w = MinusInfinity();
-    }
-    return x;
-  }
-
- private:
-  __device__ float EditOne(int id, float x) const {
-    const int32_t edit = edits[id];
-    if (edit == 0) return x;
-    if (edit & kEditSuppressed && suppressing) return MinusInfinity();
-    if (edit & kEditBiased) x = __fadd_rn(x, BiasOf(id));
-    const int32_t drawn = edit & kEditDrawn;
-    if (edit & kEditInPrompt || drawn > 0) {
-      x = x > 0 ? __fdiv_rn(x, slot->repetition_penalty) : __fmul_rn(x, slot->repetition_penalty);
-      if (drawn > 0) {
-        // Rounded after each operation, as on the CPU.
-        const float counted = __fmul_rn(slot->frequency_penalty, static_cast<float>(drawn));
-        x = __fsub_rn(x, __fadd_rn(slot->presence_penalty, counted));
-      }
-    }
-    return fminf(fmaxf(x, -FLT_MAX), FLT_MAX);
-  }
-
-  __device__ float BiasOf(int id) const {
-    int low = 0;
-    for (int high = slot->num_bias; high - low > 1;) {
-      const int middle = (low + high) / 2;
-      (slot->bias[middle].id <= id ? low : high) = middle;
-    }
-    return slot->bias[low].bias;
-  }
-};
-
-// A token's weight beside the largest logit's; 1 / temperature is at most FLT_MAX.
-__device__ __forceinline__ float WeightOf(float logit, float max, float inverse_temperature) {
-  return expf((logit - max) * inverse_temperature);
-}
-
-// ---- Keys: larger logits first, then lower ids --------------------------------------------------
-
-constexpr int kIdBits = 18;
-static_assert(kMaxSampleVocab == 1 << kIdBits);
-
-// Below the keys of all tokens with this logit, above those of all with a lower one.
-__device__ __forceinline__ Count64 LowestKey(float logit) {
-  const uint32_t bits = __float_as_uint(logit == 0 ? 0.0f : logit);  // -0 equals 0
-  return Count64{bits ^ (bits >> 31 ? ~0u : 1u << 31)} << kIdBits;
-}
-__device__ __forceinline__ Count64 KeyOf(float logit, int id) {
-  return LowestKey(logit) + (kMaxSampleVocab - 1 - id);
-}
-__device__ __forceinline__ int IdOf(Count64 key) {
-  return kMaxSampleVocab - 1 - static_cast<int>(key & (kMaxSampleVocab - 1));
-}
-__device__ __forceinline__ float LogitOf(Count64 key) {
-  const uint32_t bits = static_cast<uint32_t>(key >> kIdBits);
-  return __uint_as_float(bits ^ (bits >> 31 ? 1u << 31 : ~0u));
-}
-
-// ---- The search ---------------------------------------------------------------------------------
-
 constexpr int kSelectThreads = 512;
 constexpr int kSelectWarps = kSelectThreads / 32;
-constexpr int kListCapacity = 11264;  // 88 KiB: two blocks on an SM of 227 KiB
-constexpr float kWeightUnit = 0x1p42f;
+constexpr int kListCapacity = 8192;  // 64 KiB: two blocks on an SM
 constexpr int kPivots = 3;
 
 struct SelectScratch {
@@ -145,13 +35,14 @@ __device__ __forceinline__ Count64 WarpSum(Count64 x) {
 
 // Finds places in the descending order of a row's keys by counting what lies above pivots: sums of
 // integers, the same bits in whatever order they are made. A block of kSelectThreads runs it, all
-// threads with the same arguments and results. Once few enough tokens are left they are listed in
-// shared memory, in no order.
+// threads with the same arguments and results. It looks at a window of keys, whose tokens it lists
+// in shared memory, in no order, where they are few enough. What goes over the row is no part of
+// its callers' code: it needs the registers.
 class Selector {
  public:
   struct Totals {
-    Count64 weight[kPivots];
-    uint32_t count[kPivots];
+    Count64 weight[kPivots];  // with what is above the window
+    uint32_t count[kPivots];  // of the window's tokens
   };
 
   // `group_max` are the largest logits of the view's groups, in shared memory; `list` has room for
@@ -167,31 +58,38 @@ class Selector {
 
   // A token weighs one, instead of its share of the probability.
   __device__ void set_by_count(bool by_count) { by_count_ = by_count; }
-  // Tokens of a lower share of the largest weigh nothing.
-  __device__ void set_min_weight(float min_weight) { min_weight_ = min_weight; }
 
-  // Lists the tokens whose keys are `low` or more, if there is room. No later call may look below.
-  __device__ void List(Count64 low) {
-    __syncthreads();  // the scratch may still be read
+  // Looks at the keys from `low` to below `high` alone, from here on.
+  __device__ __noinline__ void Focus(Count64 low, Count64 high) {
+    low_ = low;
+    high_ = high;
+    listed_ = -1;
+    __syncthreads();  // the scratch and the list may still be read
     if (threadIdx.x == 0) scratch_.listed = 0;
     __syncthreads();
-    ForEachOfRow(low, [&](Count64 key) {
-      const unsigned takers = __ballot_sync(~0u, key >= low);
+    ForEachOfRow([&](Count64 key, bool inside) {
+      const unsigned takers = __ballot_sync(~0u, inside);
       if (takers == 0) return;
       const int lane = threadIdx.x % 32;
       uint32_t at = 0;
       if (lane == 0) at = atomicAdd(&scratch_.listed, __popc(takers));
       at = __shfl_sync(~0u, at, 0) + __popc(takers & ((1u << lane) - 1));
-      if (key >= low && at < kListCapacity) list_[at] = key;
+      if (inside && at < kListCapacity) list_[at] = key;
     });
     __syncthreads();
     if (scratch_.listed <= kListCapacity) listed_ = static_cast<int>(scratch_.listed);
   }
+  __device__ Count64 low() const { return low_; }
+  // What the tokens above the window weigh.
+  __device__ void set_weight_above(Count64 weight) { weight_above_ = weight; }
+
+  // Above every key.
+  __device__ Count64 End() const { return LowestKey(max_) + kMaxSampleVocab; }
 
   // What lies at each of three ascending pivots and above.
-  __device__ Totals Above(Count64 first, Count64 second, Count64 third) {
+  __device__ __noinline__ Totals Above(Count64 first, Count64 second, Count64 third) {
     Totals mine{};
-    ForEach(first, [&](Count64 key) {
+    ForEach([&](Count64 key) {
       if (key < first) return;
       const Count64 weight = by_count_ ? 1 : Weight(key);
       mine.weight[0] += weight;
@@ -201,16 +99,28 @@ class Selector {
     });
     return BlockTotals(mine);
   }
-  __device__ Totals Above(Count64 low) { return Above(low, End(), End()); }
+  __device__ Totals Above(Count64 low) { return Above(low, high_, high_); }
 
   // The largest key of a token at which the tokens from the largest on weigh `target` or more
-  // together. `above` is what Above(low) gave; it weighs that much, and `target` is 1 or more.
-  __device__ Count64 Select(Count64 low, const Totals& above, Count64 target) {
-    Count64 high = End();  // what is at low weighs the target, what is at high does not
+  // together. `above` is what Above(low) gave; it weighs that much, what is above the window does
+  // not.
+  __device__ __noinline__ Count64 Select(Count64 low, const Totals& above, Count64 target) {
+    const Count64 window_low = low_;
+    const Count64 window_high = high_;
+    const Count64 window_weight_above = weight_above_;
+    bool narrowed = false;
+    Count64 high = high_;  // what is at low weighs the target, what is at high does not
+    Count64 weight_high = weight_above_;
     uint32_t count_low = above.count[0];
     uint32_t count_high = 0;
     while (high - low > 1 && count_low - count_high > 1) {
-      if (listed_ < 0 && count_low <= kListCapacity) List(low);
+      if (listed_ < 0 && count_low - count_high <= kListCapacity) {
+        narrowed = true;
+        weight_above_ = weight_high;
+        count_low -= count_high;
+        count_high = 0;
+        Focus(low, high);
+      }
       const Count64 step = (high - low + kPivots) / (kPivots + 1);
       Count64 pivot[kPivots];
 #pragma unroll
@@ -224,56 +134,49 @@ class Selector {
           break;
         }
         high = pivot[i];
+        weight_high = totals.weight[i];
         count_high = totals.count[i];
       }
     }
-    return high - low > 1 ? OnlyOne(low, high) : low;
+    if (high - low > 1) low = OnlyOne(low, high);
+    if (narrowed) {
+      low_ = window_low;
+      high_ = window_high;
+      weight_above_ = window_weight_above;
+      listed_ = -1;
+    }
+    return low;
   }
 
-  // f(key) for the tokens whose keys are `low` or more, and perhaps for some below.
+  // f(key) for the tokens of the window.
   template <typename F>
-  __device__ void ForEach(Count64 low, F f) {
+  __device__ void ForEach(F f) {
     if (listed_ < 0) {
-      ForEachOfRow(low, f);
+      ForEachOfRow([&](Count64 key, bool inside) {
+        if (inside) f(key);
+      });
     } else {
       for (int i = threadIdx.x; i < listed_; i += kSelectThreads) f(list_[i]);
     }
   }
 
  private:
-  // Above every key.
-  __device__ Count64 End() const { return LowestKey(max_) + kMaxSampleVocab; }
-
   __device__ Count64 Weight(Count64 key) const {
-    const float weight = WeightOf(LogitOf(key), max_, inverse_temperature_);
-    return weight < min_weight_ ? 0 : __float2ull_rz(weight * kWeightUnit);
+    return __float2ull_rz(WeightOf(LogitOf(key), max_, inverse_temperature_) * kWeightUnit);
   }
 
-  // All lanes of a warp call f together.
+  // f(key, whether it is inside the window), all lanes of a warp together; not for all outside.
   template <typename F>
-  __device__ void ForEachOfRow(Count64 low, F f) {
-    const int groups = NumChunks(view_.vocab) * kGroupsPerChunk;
-    const int lane = threadIdx.x % 32;
-    for (int group = threadIdx.x / 32; group < groups; group += kSelectWarps) {
-      if (LowestKey(group_max_[group]) + kMaxSampleVocab <= low) continue;
-      const int first =
-          group / kGroupsPerChunk * kChunk + group % kGroupsPerChunk * (4 * 32) + lane * 4;
-      float4 x[kGroupLoads];
-#pragma unroll
-      for (int j = 0; j < kGroupLoads; ++j) {
-        x[j] = view_.Own(first + j * kGroupStride, MinusInfinity());
-      }
-#pragma unroll
-      for (int j = 0; j < kGroupLoads; ++j) {
-        const int i = first + j * kGroupStride;
-        const float4 y = view_.Edit(i, x[j]);
-        // Beyond the vocabulary there are minus infinities, whose ids say nothing.
-        f(KeyOf(y.x, i));
-        f(KeyOf(y.y, i + 1));
-        f(KeyOf(y.z, i + 2));
-        f(KeyOf(y.w, i + 3));
-      }
-    }
+  __device__ void ForEachOfRow(F f) {
+    const float lowest = LogitOf(low_);
+    const float highest = LogitOf(high_);
+    ForEachLogit(view_, group_max_, lowest, static_cast<int>(threadIdx.x) / 32, kSelectWarps,
+                 [&](float x, int id) {
+                   const bool near = x >= lowest && x <= highest;
+                   if (!__any_sync(~0u, near)) return;
+                   const Count64 key = KeyOf(x, id);
+                   f(key, near && key >= low_ && key < high_);
+                 });
   }
 
   __device__ Totals BlockTotals(const Totals& mine) {
@@ -301,16 +204,16 @@ class Selector {
     Totals totals;
 #pragma unroll
     for (int i = 0; i < kPivots; ++i) {
-      totals.weight[i] = scratch_.weight[i];
+      totals.weight[i] = weight_above_ + scratch_.weight[i];
       totals.count[i] = scratch_.count[i];
     }
     return totals;
   }
 
   // The key of the only token in [low, high).
-  __device__ Count64 OnlyOne(Count64 low, Count64 high) {
+  __device__ __noinline__ Count64 OnlyOne(Count64 low, Count64 high) {
     __syncthreads();  // an earlier one may still be read
-    ForEach(low, [&](Count64 key) {
+    ForEach([&](Count64 key) {
       if (key >= low && key < high) scratch_.found = key;
     });
     __syncthreads();
@@ -324,7 +227,9 @@ class Selector {
   Count64* const list_;
   SelectScratch& scratch_;
   bool by_count_ = false;
-  float min_weight_ = 0;
+  Count64 low_ = 0;  // the window
+  Count64 high_ = 0;
+  Count64 weight_above_ = 0;
   int listed_ = -1;  // tokens in list_; -1: it is not in use
 };
 
