@@ -7,7 +7,8 @@ import pytest
 
 from repository_files import ROOT
 
-WITH_OPTIONS = ["build_image.sh", "install_deps.sh", "quickstart.sh", "test.sh"]
+WITH_OPTIONS = ["build_image.sh", "install_deps.sh", "quickstart.sh", "test.sh",
+                "test_gpu.sh"]
 
 
 def run(script: str, *arguments: str) -> subprocess.CompletedProcess:
