@@ -74,8 +74,9 @@ struct BlockBuckets {
     }
   }
   __device__ void Add(int bucket, float weight, bool counting) {
-    const auto units =
-        static_cast<uint32_t>(__float2ull_rz(weight * kWeightUnit) >> WeightShift(bucket));
+    // weight * kWeightUnit / 2^shift: a power of two's product is exact.
+    const float unit = __int_as_float((127 + kOctaves - WeightShift(bucket)) << 23);
+    const uint32_t units = __float2uint_rz(weight * unit);
     atomicAdd(&low[bucket], units & ((1u << kLowBits) - 1));
     atomicAdd(&high[bucket], units >> kLowBits);
     if (counting) atomicAdd(&count[bucket], 1u);
