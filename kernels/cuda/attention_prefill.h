@@ -16,6 +16,7 @@
 //                 sums of two bfloat16 (2^-16), since the softmax over it magnifies absolute
 //                 errors.
 //   window        q and k after RoPE, and the weights of the v_j (then again, with r's added).
+// In outputs g is known to 2^-22, in S to a few 2^-24 of itself.
 // In outputs, not in S, a token's g is taken as at least -10.5, so that no split overflows: at most
 // exp(-10.5) = 2.8e-5 of an older contribution stays where less would be left.
 // A token that is not a number may spoil the other tokens of its sequence in the same step (of no

@@ -80,45 +80,80 @@ struct ChunkTile {
   __device__ void MakeFeatures(float scale) const {
     const Bf16* keys = Rows(Shared::kKeys);
     auto* decays = reinterpret_cast<float*>(shared + Shared::kDecays);
-    auto* scales = reinterpret_cast<float4*>(shared + Shared::kScales);
+    auto* scales = reinterpret_cast<float*>(shared + Shared::kScales);  // BlockScales
     auto* block_decay = reinterpret_cast<float*>(shared + Shared::kBlockDecay);
     auto* softmax = reinterpret_cast<RowSoftmax*>(shared + Shared::kSoftmax);
     if constexpr (kGate == GateKind::kGla) {
       FindRowSoftmax<D>(softmax, keys);
       __syncthreads();
     }
-    for (int i = static_cast<int>(threadIdx.x); i < kBlocks * D; i += blockDim.x) {
-      const int d = i % D;
-      const int block = i / D;
-      float feature[kFoldBlock];
-      float sum[kFoldBlock];
-      float total = 0;
+    // A thread takes two neighbouring d of 8 tokens, a warp 32 of a block's 16: its lower half the
+    // first 8.
+    constexpr int kWarpsPerBlock = D / 32;
+    for (int i = static_cast<int>(threadIdx.x); i < 2 * kBlocks * (D / 2); i += blockDim.x) {
+      const int block = i / 32 / kWarpsPerBlock;
+      const int d = i / 32 % kWarpsPerBlock * 32 + lane % 16 * 2;
+      const bool last = lane >= 16;
+      const int first = block * kFoldBlock + (last ? kHalf : 0);
+      float2 feature[kHalf];
+      float2 sum[kHalf];
+      float2 total = {0, 0};
 #pragma unroll
-      for (int j = 0; j < kFoldBlock; ++j) {
-        const int token = block * kFoldBlock + j;
-        const Gate gate =
-            GateOf<kGate>(ToFloat(keys[token * kStride<D> + d]), scale, softmax[token]);
-        total += fmaxf(gate.log2_decay, kLeastLog2Decay);
+      for (int j = 0; j < kHalf; ++j) {
+        const int token = first + j;
+        RowSoftmax row = {};
+        if constexpr (kGate == GateKind::kGla) row = softmax[token];
+        const float2 key =
+            Unpack(*reinterpret_cast<const uint32_t*>(keys + token * kStride<D> + d));
+        const Gate x = GateOf<kGate, false>(key.x, scale, row);
+        const Gate y = GateOf<kGate, false>(key.y, scale, row);
+        total.x += fmaxf(x.log2_decay, kLeastLog2Decay);
+        total.y += fmaxf(y.log2_decay, kLeastLog2Decay);
         sum[j] = total;
-        feature[j] = gate.feature;
-        decays[token * kStride<D> + d] = Exp2(j < kHalf ? total : total - sum[kHalf - 1]);
+        feature[j] = {x.feature, y.feature};
+        *reinterpret_cast<float2*>(decays + token * kStride<D> + d) = Exp2Of(total);
       }
-      scales[block * D + d] = {Exp2(-sum[3]), Exp2(sum[7] - sum[3]), Exp2(sum[7] - sum[11]),
-                               Exp2(sum[7])};
-      if (block < kBlocks - 1) block_decay[block * D + d] = Exp2(total);
+      const float2 to_middle = Exp2Of({-sum[3].x, -sum[3].y});
+      float* of_d = scales + (block * D + d) * 4;
+      if (last) {
+        of_d[2] = to_middle.x;
+        of_d[4 + 2] = to_middle.y;
+      } else {
+        const float2 from_middle = Exp2Of({total.x - sum[3].x, total.y - sum[3].y});
+        const float2 whole = Exp2Of(total);
+        of_d[0] = to_middle.x;
+        of_d[4] = to_middle.y;
+        of_d[1] = from_middle.x;
+        of_d[4 + 1] = from_middle.y;
+        of_d[3] = whole.x;
+        of_d[4 + 3] = whole.y;
+      }
+      // To the block's end: for the first 8 tokens over the last.
+      float2 end;
+      end.x = __shfl_xor_sync(~0u, total.x, 16);
+      end.y = __shfl_xor_sync(~0u, total.y, 16);
+      end = last ? total : float2{total.x + end.x, total.y + end.y};
+      if (!last && block < kBlocks - 1) {
+        *reinterpret_cast<float2*>(block_decay + block * D + d) = Exp2Of(end);
+      }
 #pragma unroll
-      for (int j = 0; j < kFoldBlock; ++j) {
-        const int token = block * kFoldBlock + j;
-        PutFeature(kWithin + token, d, feature[j] * Exp2(sum[j < kHalf ? 3 : 11] - sum[j]));
-        if (block < kBlocks - 1) PutFeature(kToLater + token, d, feature[j] * Exp2(total - sum[j]));
+      for (int j = 0; j < kHalf; ++j) {
+        PutFeatures(kWithin + first + j, d, feature[j], {sum[3].x - sum[j].x, sum[3].y - sum[j].y});
+        if (block < kBlocks - 1) {
+          PutFeatures(kToLater + first + j, d, feature[j], {end.x - sum[j].x, end.y - sum[j].y});
+        }
       }
     }
   }
-  __device__ __forceinline__ void PutFeature(int row, int d, float x) const {
-    const Bf16 rounded = FromFloat<Bf16>(x);
-    Rows(Shared::kFeatures)[row * kStride<D> + d] = rounded;
+  __device__ __forceinline__ static float2 Exp2Of(float2 x) { return {Exp2(x.x), Exp2(x.y)}; }
+  // Features d and d + 1, times 2^decay.
+  __device__ __forceinline__ void PutFeatures(int row, int d, float2 x, float2 log2_decay) const {
+    const float2 decay = Exp2Of(log2_decay);
+    uint32_t low;
+    const uint32_t high = Split(x.x * decay.x, x.y * decay.y, &low);
+    *reinterpret_cast<uint32_t*>(Rows(Shared::kFeatures) + row * kStride<D> + d) = high;
     if constexpr (Shared::kSlots) {
-      Rows(Shared::kFeaturesLow)[row * kStride<D> + d] = FromFloat<Bf16>(x - ToFloat(rounded));
+      *reinterpret_cast<uint32_t*>(Rows(Shared::kFeaturesLow) + row * kStride<D> + d) = low;
     }
   }
 

@@ -17,53 +17,64 @@ struct ContributionShared {
   static constexpr int kHigh = kValues + kRows;  // the features with their decay, in two parts
   static constexpr int kLow = kHigh + kRows;
   static constexpr int kTotals = kLow + kRows;
-  static constexpr int kSoftmax = kTotals + kContributionThreads * 4;
+  static constexpr int kSoftmax = kTotals + kContributionThreads * 8;
   static constexpr int kBytes = kSoftmax + kPrefillChunk * 8;
 };
-
-// What is left of x by its rounding to bfloat16.
-__device__ __forceinline__ float Remainder(float x) { return x - ToFloat(FromFloat<Bf16>(x)); }
 
 // Writes exp(B_C - B_j) k'_j of the chunk's tokens to fold as high + low, zeros for the others, and
 // exp(B_C) to `decays`.
 template <GateKind kGate, int D>
 __device__ void DecayedFeatures(std::byte* shared, int fold_tokens, float scale, float* decays) {
   using Shared = ContributionShared<D>;
-  constexpr int kSegments = kContributionThreads / D;
+  constexpr int kSegments = kContributionThreads / (D / 2);
   constexpr int kTokens = kPrefillChunk / kSegments;
   const auto* keys = reinterpret_cast<const Bf16*>(shared + Shared::kKeys);
   auto* high = reinterpret_cast<Bf16*>(shared + Shared::kHigh);
   auto* low = reinterpret_cast<Bf16*>(shared + Shared::kLow);
-  auto* totals = reinterpret_cast<float*>(shared + Shared::kTotals);
+  auto* totals = reinterpret_cast<float2*>(shared + Shared::kTotals);
   auto* softmax = reinterpret_cast<RowSoftmax*>(shared + Shared::kSoftmax);
   if constexpr (kGate == GateKind::kGla) {
     FindRowSoftmax<D>(softmax, keys);
     __syncthreads();
   }
-  const int d = static_cast<int>(threadIdx.x) % D;
-  const int segment = static_cast<int>(threadIdx.x) / D;
-  float x[kTokens];
-  float after = 0;  // log2 decay of the segment's tokens after this one
+  // A thread takes two neighbouring d of a segment of the tokens.
+  const int d = static_cast<int>(threadIdx.x) % (D / 2) * 2;
+  const int segment = static_cast<int>(threadIdx.x) / (D / 2);
+  float2 x[kTokens];
+  float2 after = {0, 0};  // log2 decays of the segment's tokens after this one
 #pragma unroll
   for (int i = kTokens - 1; i >= 0; --i) {
     const int token = segment * kTokens + i;
-    const Gate gate = GateOf<kGate>(ToFloat(keys[token * kStride<D> + d]), scale, softmax[token]);
+    RowSoftmax row = {};
+    if constexpr (kGate == GateKind::kGla) row = softmax[token];
+    const float2 key = Unpack(*reinterpret_cast<const uint32_t*>(keys + token * kStride<D> + d));
+    const Gate gate0 = GateOf<kGate, true>(key.x, scale, row);
+    const Gate gate1 = GateOf<kGate, true>(key.y, scale, row);
     const bool folds = token < fold_tokens;
-    x[i] = folds ? gate.feature * Exp2(after) : 0;
-    after += folds ? gate.log2_decay : 0;
+    x[i].x = folds ? gate0.feature * Exp2(after.x) : 0;
+    x[i].y = folds ? gate1.feature * Exp2(after.y) : 0;
+    after.x += folds ? gate0.log2_decay : 0;
+    after.y += folds ? gate1.log2_decay : 0;
   }
   totals[threadIdx.x] = after;
   __syncthreads();
-  float later = 0;
-  for (int s = segment + 1; s < kSegments; ++s) later += totals[s * D + d];
-  if (segment == 0) decays[d] = exp2f(after + later);
-  const float decay = Exp2(later);
+  float2 later = {0, 0};
+  for (int s = segment + 1; s < kSegments; ++s) {
+    const float2 total = totals[s * (D / 2) + d / 2];
+    later.x += total.x;
+    later.y += total.y;
+  }
+  if (segment == 0) {
+    *reinterpret_cast<float2*>(decays + d) = {exp2f(after.x + later.x), exp2f(after.y + later.y)};
+  }
+  const float2 decay = {Exp2(later.x), Exp2(later.y)};
 #pragma unroll
   for (int i = 0; i < kTokens; ++i) {
     const int at = (segment * kTokens + i) * kStride<D> + d;
-    const float decayed = x[i] * decay;
-    high[at] = FromFloat<Bf16>(decayed);
-    low[at] = FromFloat<Bf16>(Remainder(decayed));
+    uint32_t low_pair;
+    const uint32_t high_pair = Split(x[i].x * decay.x, x[i].y * decay.y, &low_pair);
+    *reinterpret_cast<uint32_t*>(high + at) = high_pair;
+    *reinterpret_cast<uint32_t*>(low + at) = low_pair;
   }
 }
 
@@ -144,6 +155,9 @@ __global__ void __launch_bounds__(kContributionThreads, 2) ContributionKernel(Pr
   }
   WriteProduct<false, D>(values, high, low, chunk.fold_tokens, out);
 }
+
+// What is left of x by its rounding to bfloat16.
+__device__ __forceinline__ float Remainder(float x) { return x - ToFloat(FromFloat<Bf16>(x)); }
 
 inline constexpr int kScanThreads = 128;
 template <GateKind kGate>

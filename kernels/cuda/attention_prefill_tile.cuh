@@ -41,6 +41,17 @@ __device__ __forceinline__ float Exp2(float x) {
   return y;
 }
 
+__device__ __forceinline__ float Log2(float x) {
+  float y;
+  asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+__device__ __forceinline__ float Reciprocal(float x) {
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
 __device__ __forceinline__ float2 Unpack(uint32_t pair) {
   return {__uint_as_float(pair << 16), __uint_as_float(pair & 0xffff0000u)};
 }
@@ -176,7 +187,7 @@ __device__ __forceinline__ void CopyRows(Bf16* to, const AttentionParams& params
   }
 }
 
-// gla's k' = exp(k - largest) * factor, per row of keys [64] in shared memory.
+// gla's k' = 2^(k log2(e) - largest) * factor, per row of keys [64] in shared memory.
 struct RowSoftmax {
   float largest, factor;
 };
@@ -202,11 +213,12 @@ __device__ __forceinline__ void FindRowSoftmax(RowSoftmax* rows, const Bf16* key
     for (int lane = 1; lane < kLanes; lane *= 2) {
       largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, lane));
     }
+    largest *= kLog2e;
     float sum = 0;
 #pragma unroll
     for (int i = 0; i < D / kLanes / 2; ++i) {
       const float2 pair = Unpack(x[i]);
-      sum += Exp2((pair.x - largest) * kLog2e) + Exp2((pair.y - largest) * kLog2e);
+      sum += Exp2(pair.x * kLog2e - largest) + Exp2(pair.y * kLog2e - largest);
     }
 #pragma unroll
     for (int lane = 1; lane < kLanes; lane *= 2) sum += __shfl_xor_sync(~0u, sum, lane);
@@ -216,7 +228,7 @@ __device__ __forceinline__ void FindRowSoftmax(RowSoftmax* rows, const Bf16* key
 
 // log(1 + e) for e in [0, 1], to a few 2^-24 of itself: 2 artanh(e / (2 + e)).
 __device__ __forceinline__ float LogOnePlus(float e) {
-  const float s = __fdividef(e, 2 + e);
+  const float s = e * Reciprocal(2 + e);
   const float x = s * s;
   float sum = 1.0f / 13;
   sum = sum * x + 1.0f / 11;
@@ -237,20 +249,22 @@ __device__ __forceinline__ float OneMinusExp2(float x) {
   return y < 0.25f ? y * series : 1 - Exp2(-x);
 }
 
-// g in units of log 2, and what enters S beside it: k', or gsa's s.
+// g in units of log 2, and what enters S beside it: k', or gsa's s. kToState: to a few 2^-24 of
+// themselves, as S needs them; else both to 2^-22.
 struct Gate {
   float log2_decay, feature;
 };
-template <GateKind kGate>
+template <GateKind kGate, bool kToState>
 __device__ __forceinline__ Gate GateOf(float k, float scale, const RowSoftmax& row) {
   const float e = Exp2(-fabsf(k) * kLog2e);
-  const float log2_decay = (fminf(k, 0.0f) - LogOnePlus(e)) * scale;
+  const float log_one_plus = kToState ? LogOnePlus(e) : Log2(1 + e) * (1 / kLog2e);
+  const float log2_decay = (fminf(k, 0.0f) - log_one_plus) * scale;
   if constexpr (kGate == GateKind::kGla) {
-    return {log2_decay, Exp2((k - row.largest) * kLog2e) * row.factor};
+    return {log2_decay, Exp2(k * kLog2e - row.largest) * row.factor};
   } else if constexpr (kGate == GateKind::kHgrn2) {
-    return {log2_decay, __fdividef(k >= 0 ? e : 1.0f, 1 + e)};
+    return {log2_decay, (k >= 0 ? e : 1.0f) * Reciprocal(1 + e)};
   } else {
-    return {log2_decay, OneMinusExp2(-log2_decay)};
+    return {log2_decay, kToState ? OneMinusExp2(-log2_decay) : 1 - Exp2(log2_decay)};
   }
 }
 
