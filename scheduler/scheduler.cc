@@ -25,7 +25,8 @@ Scheduler::Scheduler(Engine* engine, SchedulerOptions options)
       max_swapped_(options.max_swapped),
       quantum_(options.quantum),
       step_token_budget_(engine->info().step_token_budget),
-      waiting_(options.patience, std::move(options.tenant_weights)) {
+      waiting_(options.patience, std::move(options.tenant_weights)),
+      pace_(options.decode_slowdown) {
   assert(step_token_budget_ > states_->total());
   running_.reserve(states_->total());
   planned_.reserve(states_->total());
@@ -166,6 +167,11 @@ int Scheduler::BudgetLeft(const Batch& batch) const {
   return step_token_budget_ - static_cast<int>(batch.tokens.size());
 }
 
+int Scheduler::PromptBudgetLeft(const Batch& batch) const {
+  const int limit = pace_.Limit(decode_tokens_, step_token_budget_) - prefill_tokens_;
+  return std::clamp(limit, 0, BudgetLeft(batch));
+}
+
 BatchEntry& Scheduler::AddEntry(ScheduledRequest* request, Sequence* sequence, SlotId slot,
                                 absl::Span<const TokenId> tokens, Batch* batch) {
   planned_.push_back({.request = request, .sequence = sequence});
@@ -201,7 +207,7 @@ void Scheduler::PlanPrompt(ScheduledRequest* request, Batch* batch) {
   const int64_t end =
       request->snapshots.empty() ? std::ssize(request->prompt) : request->snapshots.back();
   const absl::Span<const TokenId> chunk =
-      left.subspan(0, std::min<int64_t>(BudgetLeft(*batch), end - request->absorbed));
+      left.subspan(0, std::min<int64_t>(PromptBudgetLeft(*batch), end - request->absorbed));
   if (chunk.empty()) return;
 
   BatchEntry& entry = AddEntry(request, sequence, sequence->slot.id(), chunk, batch);
@@ -262,7 +268,10 @@ int64_t Scheduler::CommittedAt(const ScheduledRequest& request, const Sequence& 
 
 void Scheduler::Update(SteadyTime now, const Batch& batch, const absl::Status& status,
                        StepResults* results) {
-  if (status.ok()) speed_.Observe(static_cast<int>(batch.tokens.size()), now - step_began_);
+  if (status.ok()) {
+    speed_.Observe(static_cast<int>(batch.tokens.size()), now - step_began_);
+    pace_.Observe(decode_tokens_, prefill_tokens_, now - step_began_);
+  }
   int sampled = 0;
   int scored = 0;
   for (size_t i = 0; i < batch.entries.size(); ++i) {

@@ -16,6 +16,7 @@
 #include "absl/status/status.h"
 #include "absl/types/span.h"
 #include "engine/engine.h"
+#include "scheduler/prefill_pace.h"
 #include "scheduler/request.h"
 #include "scheduler/request_queue.h"
 #include "scheduler/sequence.h"
@@ -34,6 +35,9 @@ struct SchedulerOptions {
   int quantum = 64;
   // How long a request may wait for slots before nothing goes before it.
   SteadyDuration patience = std::chrono::seconds(30);
+  // A step takes so much of prompts that running outputs wait for it at most this many times as
+  // long as without prompts; 0: as much as the step token budget allows.
+  double decode_slowdown = 0;
   absl::flat_hash_map<std::string, double> tenant_weights;  // above 0; others have 1
 };
 
@@ -142,6 +146,8 @@ class Scheduler {
   BatchEntry& AddEntry(ScheduledRequest* request, Sequence* sequence, SlotId slot,
                        absl::Span<const TokenId> tokens, Batch* batch);
   int BudgetLeft(const Batch& batch) const;
+  // Of that, for prompts.
+  int PromptBudgetLeft(const Batch& batch) const;
 
   // Sees to it that the sequence's next token can be taken back; false while that must wait for
   // feedback.
@@ -186,6 +192,7 @@ class Scheduler {
   SwapCounts swaps_;
   SteadyTime step_began_{};
   StepSpeed speed_;
+  PrefillPace pace_;
 };
 
 }  // namespace liger

@@ -194,6 +194,11 @@ void AddStateFlags(CLI::App& app, ServerConfig& config) {
       ->envname("LIGER_TENANT_WEIGHTS")
       ->take_last()
       ->type_name("TENANT=WEIGHT,...");
+  Add(app, "decode-slowdown", config.decode_slowdown,
+      "How many times as long a step with prompts in it may take as one without, so that running "
+      "outputs feel it little; 0: as long as it takes; auto: 1.5 on a GPU, 0 on a CPU")
+      ->default_str("auto")
+      ->check(InRange(0.0, 100.0));
   AddSeconds(app, "patience", config.patience, 0, 86400,
              "A request that has waited so long for a slot comes before all others");
   Add(app, "session-mib", config.session_mib,

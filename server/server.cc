@@ -135,6 +135,11 @@ absl::Status Server::Start() {
 
   LIGER_ASSIGN_OR_RETURN(parts.model, LoadModel(config_));
   LIGER_RETURN_IF_ERROR(MakeStates());
+  // A GPU reads all weights for few rows: there a step has room for some of a prompt at little
+  // cost.
+  const bool gpu = parts.model.engine->info().backend == "cuda";
+  const double decode_slowdown =
+      config_.decode_slowdown >= 0 ? config_.decode_slowdown : (gpu ? 1.5 : 0.0);
   LIGER_ASSIGN_OR_RETURN(
       parts.loop,
       EngineLoop::Create(parts.model.engine.get(), parts.model.tokenizer.get(),
@@ -144,6 +149,7 @@ absl::Status Server::Start() {
                                         .max_swapped = config_.max_swapped,
                                         .quantum = config_.quantum,
                                         .patience = absl::ToChronoNanoseconds(config_.patience),
+                                        .decode_slowdown = decode_slowdown,
                                         .tenant_weights = config_.tenant_weights}}));
   parts.metrics.SetModel(parts.model.engine->info());
   parts.metrics.SetLoads([loop = parts.loop.get()] { return loop->GetLoads(); });

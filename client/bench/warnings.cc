@@ -30,6 +30,8 @@ void AddClientWarnings(const json& report, std::vector<std::string>* warnings) {
   double busy = 0;
   double wait = 0;
   for (const json& thread : report["client"]["threads"]) {
+    // One that had no stream to send says nothing.
+    if (Value(thread["wall_seconds"]) < 0.1) continue;
     busy = std::max(busy, Value(thread["cpu_share"]));
     wait = std::max(wait, Value(thread["wait_share"]));
   }

@@ -70,7 +70,7 @@ class SchedulerHarness {
     const bool stepped = !batch.entries.empty();
     if (stepped) {
       const absl::Status status = engine_->Step(batch, &results->output);
-      now += std::chrono::milliseconds(1);
+      now += step_time ? step_time(batch) : std::chrono::milliseconds(1);
       scheduler_.Update(now, batch, status, results.get());
       EXPECT_EQ(engine_->violation(), "");
     }
@@ -112,6 +112,8 @@ class SchedulerHarness {
   Scheduler& scheduler() { return scheduler_; }
   RequestQueue& queue() { return queue_; }
 
+  // What a step takes; empty: a millisecond.
+  std::function<SteadyDuration(const Batch&)> step_time;
   SteadyTime now = SteadyTime(std::chrono::hours(1));
   Batch batch;  // the last one
 

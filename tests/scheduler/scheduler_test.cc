@@ -85,6 +85,35 @@ TEST(SchedulerTest, StopTokenIdEndsTheOutputAndBelongsToIt) {
   EXPECT_FALSE(sink->outputs[0].finished->stop_string);
 }
 
+// A step costs a millisecond and a microsecond for each token of a prompt: half as much again is
+// 500 tokens of prompts.
+TEST(SchedulerTest, PromptsSlowRunningOutputsDownNoMoreThanAsked) {
+  FakeEngine engine(4, 4000, 40000, CountUp);
+  SchedulerHarness harness(&engine, nullptr, {.decode_slowdown = 1.5});
+  harness.step_time = [](const Batch& batch) {
+    const auto extra = static_cast<int>(batch.tokens.size() - batch.entries.size());
+    return std::chrono::microseconds(1000 + extra);
+  };
+  harness.Add(MakeRequest(3, 1000), std::make_shared<RecordingSink>());
+  for (int i = 0; i < 10; ++i) harness.Step();
+  harness.Add(MakeRequest(30000, 1), std::make_shared<RecordingSink>());
+  harness.Step();
+  EXPECT_EQ(harness.scheduler().prefill_tokens(), 64);  // as long as nothing is known
+  for (int i = 0; i < 10; ++i) {
+    harness.Step();
+    EXPECT_NEAR(harness.scheduler().prefill_tokens(), 500, 20);
+    EXPECT_EQ(harness.scheduler().decode_tokens(), 1);
+  }
+}
+
+TEST(SchedulerTest, PromptsAloneTakeTheWholeBudget) {
+  FakeEngine engine(4, 4000, 40000, CountUp);
+  SchedulerHarness harness(&engine, nullptr, {.decode_slowdown = 1.5});
+  harness.Add(MakeRequest(10000, 1), std::make_shared<RecordingSink>());
+  harness.Step();
+  EXPECT_EQ(harness.scheduler().prefill_tokens(), 4000);
+}
+
 TEST(SchedulerTest, DecodesComeFirstAndPromptsShareTheRestOfTheBudget) {
   FakeEngine engine(4, 10, 100, CountUp);
   SchedulerHarness harness(&engine);

@@ -66,6 +66,7 @@ TEST(Config, EveryFlagArrives) {
                                      "--max-swapped=14",
                                      "--quantum=15",
                                      "--patience=2.5",
+                                     "--decode-slowdown=2",
                                      "--tenant-weights=a=2,b=0.5",
                                      "--listen=unix:/tmp/s",
                                      "--health-listen=none",
@@ -98,6 +99,7 @@ TEST(Config, EveryFlagArrives) {
   EXPECT_EQ(config.max_swapped, 14);
   EXPECT_EQ(config.quantum, 15);
   EXPECT_EQ(config.patience, absl::Milliseconds(2500));
+  EXPECT_EQ(config.decode_slowdown, 2);
   EXPECT_EQ(config.tenant_weights,
             (absl::flat_hash_map<std::string, double>{{"a", 2}, {"b", 0.5}}));
   EXPECT_EQ(config.listen, "unix:/tmp/s");
