@@ -13,10 +13,8 @@ namespace liger {
 namespace {
 
 // Products of more rows than this are rounded up to a multiple of it, so that few shapes need
-// plans.
+// plans. Where bits may not depend on the batch, all are of exactly so many.
 constexpr int kRowMultiple = 64;
-// Products of at most so many rows are ours.
-constexpr int kSkinnyRows = 64;
 
 constexpr int RoundUp(int value, int multiple) {
   return (value + multiple - 1) / multiple * multiple;
@@ -58,11 +56,6 @@ absl::Status CudaBackend::Init() {
   LIGER_RETURN_IF_ERROR(
       CudaStatus(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "stream"));
   LIGER_ASSIGN_OR_RETURN(linear_, CudaLinear::Create(options_.type));
-  LIGER_RETURN_IF_ERROR(CudaStatus(cuda::InitSkinnyLinear(), "products of few rows"));
-  const size_t workspace = cuda::SkinnyLinearWorkspace();
-  LIGER_ASSIGN_OR_RETURN(skinny_workspace_, AllocateDevice(workspace, "products of few rows"));
-  LIGER_RETURN_IF_ERROR(
-      CudaStatus(cudaMemset(skinny_workspace_.get(), 0, workspace), "products of few rows"));
   const int cores = static_cast<int>(std::thread::hardware_concurrency());
   LIGER_ASSIGN_OR_RETURN(loader_,
                          CudaWeightLoader::Create(options_.type, stream_,
@@ -330,33 +323,36 @@ void CudaBackend::AddRmsNorm(Activations x, Activations delta, const Vector& wei
 
 void CudaBackend::Linear(const Matrix& weights, Activations x, Activations y) {
   const bool wide = y.precision == Precision::kFloat32;
-  // A row's bits do not depend on the others there.
-  if (options_.batch_invariant && options_.type == RowType::kBf16 &&
-      cuda::SkinnyLinearSupports(1, weights.rows, weights.cols)) {
-    const size_t y_size = wide ? sizeof(float) : SizeOf(options_.type);
-    for (int row = 0; row < x.rows; row += kSkinnyRows) {
-      Check(cuda::SkinnyLinear(
-                {.weights = static_cast<const __nv_bfloat16*>(matrices_[weights.id]),
-                 .x = static_cast<const __nv_bfloat16*>(x.data) + int64_t{row} * x.cols,
-                 .y = static_cast<std::byte*>(y.data) + int64_t{row} * y.cols * y_size,
-                 .y_is_float32 = wide,
-                 .m = std::min(kSkinnyRows, x.rows - row),
-                 .n = weights.rows,
-                 .k = weights.cols,
-                 .workspace = skinny_workspace_.get()},
-                stream_),
-            "product");
-    }
+  if (!options_.batch_invariant && options_.type == RowType::kBf16 &&
+      cuda::SkinnyLinearSupports(x.rows, weights.rows, weights.cols)) {
+    Check(cuda::SkinnyLinear({.weights = static_cast<const __nv_bfloat16*>(matrices_[weights.id]),
+                              .x = static_cast<const __nv_bfloat16*>(x.data),
+                              .y = y.data,
+                              .y_is_float32 = wide,
+                              .m = x.rows,
+                              .n = weights.rows,
+                              .k = weights.cols},
+                             stream_),
+          "product");
     return;
   }
-  Check(linear_->Run({.weights = matrices_[weights.id],
-                      .x = x.data,
-                      .y = y.data,
-                      .m = RoundUp(x.rows, x.rows > kRowMultiple ? kRowMultiple : 8),
-                      .n = weights.rows,
-                      .k = weights.cols,
-                      .y_type = wide ? RowType::kF32 : options_.type},
-                     stream_));
+  const RowType y_type = wide ? RowType::kF32 : options_.type;
+  // Of one plan in any batch, a row's bits do not depend on the others of its product.
+  const bool one_plan = options_.batch_invariant;
+  const int rows = RoundUp(x.rows, one_plan || x.rows > kRowMultiple ? kRowMultiple : 8);
+  const int piece = one_plan ? kRowMultiple : rows;
+  for (int row = 0; row < rows; row += piece) {
+    const size_t offset = row;
+    Check(linear_->Run(
+        {.weights = matrices_[weights.id],
+         .x = static_cast<std::byte*>(x.data) + offset * x.cols * SizeOf(options_.type),
+         .y = static_cast<std::byte*>(y.data) + offset * y.cols * SizeOf(y_type),
+         .m = piece,
+         .n = weights.rows,
+         .k = weights.cols,
+         .y_type = y_type},
+        stream_));
+  }
 }
 
 void CudaBackend::Attention(int layer, const AttentionWeights& weights, Activations qkv,

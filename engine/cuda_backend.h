@@ -101,7 +101,6 @@ class CudaBackend : public Backend {
   int multiprocessors_ = 0;
   cudaStream_t stream_ = nullptr;
   std::unique_ptr<CudaLinear> linear_;
-  DeviceMemory skinny_workspace_;             // of products of few rows
   std::unique_ptr<CudaWeightLoader> loader_;  // until the states are allocated
 
   std::vector<DeviceMemory> memory_;  // of weights, tables and activations

@@ -1,7 +1,6 @@
-// SkinnyLinear beside cuBLASLt, tuned by timing, at the shapes of real models:
-//   linear_bench [model]      only the shapes whose names begin with `model`
-//   linear_bench MODEL cuts   beside them what other cuts of the kernel, and reading alone, would
-//   take
+// SkinnyLinear beside cuBLASLt, tuned by timing, and beside reading W alone, at the shapes of real
+// models:
+//   linear_bench [model]   only the shapes whose names begin with `model`
 
 #include <cublasLt.h>
 #include <cuda_bf16.h>
@@ -10,7 +9,6 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
-#include <iterator>
 #include <memory>
 #include <string>
 #include <utility>
@@ -58,73 +56,12 @@ const std::vector<Shape> kShapes = {
     {"135M down", 1536, 576},
     {"135M lm_head", 576, 49152, true},
 };
-constexpr int kSizes[] = {1, 4, 8, 16, 32, 64, 128, 256};
+constexpr int kSizes[] = {1, 4, 8, 16, 64, 256};
 constexpr int kMostRows = 256;
 
-struct Cut {
-  const char* name;
-  LinearTuning tuning;
-  int most_rows = 64;
-};
-
-LinearTuning Rings(int tile_boxes, int spans, int weight_slots, int prefetch) {
-  LinearTuning tuning;
-  tuning.tile_boxes = tile_boxes;
-  tuning.spans = spans;
-  tuning.weight_slots = weight_slots;
-  tuning.prefetch = prefetch;
-  return tuning;
-}
-LinearTuning KeepsInL2(LinearTuning tuning) {
-  tuning.keeps_in_l2 = true;
-  return tuning;
-}
-LinearTuning Alone(LinearTuning tuning) {
-  tuning.is_alone = true;
-  return tuning;
-}
-LinearTuning SkipsProducts(LinearTuning tuning) {
-  tuning.skips_products = true;
-  return tuning;
-}
-LinearTuning Streams(int row_tiles, int prefetch = 0) {
-  LinearTuning tuning;
-  tuning.streams = true;
-  tuning.row_tiles = row_tiles;
-  tuning.prefetch = prefetch;
-  return tuning;
-}
-
-const std::vector<Cut> kCuts = {
-    {"auto", {}},
-    {"tile1 span1 ring6 pre0", Rings(1, 1, 6, 0)},
-    {"tile1 span1 ring6 pre8", Rings(1, 1, 6, 8)},
-    {"tile1 span1 ring6 pre8 keep", KeepsInL2(Rings(1, 1, 6, 8))},
-    {"tile1 span1 ring6 pre8 no overlap", Alone(Rings(1, 1, 6, 8))},
-    {"tile1 span1 ring6 pre16", Rings(1, 1, 6, 16)},
-    {"tile1 span1 ring6 pre24", Rings(1, 1, 6, 24)},
-    {"tile1 span1 ring4 pre8", Rings(1, 1, 4, 8)},
-    {"tile1 span2 ring6 pre0", Rings(1, 2, 6, 0)},
-    {"tile1 span2 ring4 pre0", Rings(1, 2, 4, 0)},
-    {"tile1 span2 ring4 pre8", Rings(1, 2, 4, 8)},
-    {"tile1 span2 ring3 pre4", Rings(1, 2, 3, 4)},
-    {"tile1 span3 ring4 pre0", Rings(1, 3, 4, 0)},
-    {"tile1 span3 ring3 pre4", Rings(1, 3, 3, 4)},
-    {"tile2 span1 ring6 pre8", Rings(2, 1, 6, 8)},
-    {"tile2 span1 ring6 pre8 keep", KeepsInL2(Rings(2, 1, 6, 8))},
-    {"tile2 span2 ring6 pre0", Rings(2, 2, 6, 0)},
-    {"tile2 span2 ring4 pre8", Rings(2, 2, 4, 8)},
-    {"no math: tile1 span1 ring6 pre8", SkipsProducts(Rings(1, 1, 6, 8))},
-    {"no math: tile1 span2 ring4 pre0", SkipsProducts(Rings(1, 2, 4, 0))},
-    {"no math: tile2 span1 ring6 pre8", SkipsProducts(Rings(2, 1, 6, 8))},
-    {"stream 16 rows", Streams(1), 16},
-    {"stream 32 rows", Streams(2), 16},
-    {"stream 16 rows pre4", Streams(1, 4), 16},
-    {"stream 32 rows pre2", Streams(2, 2), 16},
-    {"stream 32 rows pre6", Streams(2, 6), 16},
-    {"stream 32 rows, no overlap", Alone(Streams(2)), 16},
-    {"stream 64 rows", Streams(4), 16},
-    {"no math: stream 32 rows", SkipsProducts(Streams(2)), 16},
+constexpr std::pair<const char*, decltype(&ReadByRegisters)> kReads[] = {
+    {"only read, by registers", ReadByRegisters},
+    {"only read, by the copy engine", ReadByCopyEngine},
 };
 
 // More than the L2 cache holds.
@@ -218,37 +155,31 @@ class CublasLinear {
 struct Bench {
   cublasLtHandle_t handle = nullptr;
   Buffer cublas_workspace{DeviceBytes(CublasLinear::kWorkspaceBytes)};
-  Buffer workspace{DeviceBytes(SkinnyLinearWorkspace())};
   Buffer sink{DeviceBytes(4)};
   double copy_rate = 0;
-  bool with_cuts = false;
 
-  std::vector<int> Sizes() const {
-    if (with_cuts) return {1, 16, 64};
-    return {std::begin(kSizes), std::end(kSizes)};
-  }
-
-  cudaError_t Skinny(const Shape& shape, int m, const Bf16* weights, const Bf16* x, void* y,
-                     cudaStream_t stream, LinearEpilogue epilogue = LinearEpilogue::kStore,
-                     const LinearTuning* tuning = nullptr) const {
-    LinearParams params;
-    params.tuning = tuning;
-    params.weights = weights;
-    params.x = x;
-    params.y = y;
-    params.y_is_float32 = shape.y_is_float32;
-    params.epilogue = epilogue;
-    params.m = m;
-    params.n = shape.n;
-    params.k = shape.k;
-    params.workspace = workspace.get();
-    return SkinnyLinear(params, stream);
+  static cudaError_t Skinny(const Shape& shape, int m, const Bf16* weights, const Bf16* x, void* y,
+                            cudaStream_t stream, LinearEpilogue epilogue = LinearEpilogue::kStore) {
+    return SkinnyLinear({.weights = weights,
+                         .x = x,
+                         .y = y,
+                         .y_is_float32 = shape.y_is_float32,
+                         .epilogue = epilogue,
+                         .m = m,
+                         .n = shape.n,
+                         .k = shape.k},
+                        stream);
   }
 
   void Print(const char* what, double seconds, size_t weight_bytes) const {
     const double rate = static_cast<double>(weight_bytes) / seconds;
     std::printf("  %s %9.2f us %7.0f GB/s %5.3f", what, seconds * 1e6, rate * 1e-9,
                 rate / copy_rate);
+  }
+  void PrintRead(const std::string& name, const char* how, double seconds, size_t bytes) const {
+    std::printf("%-14s %-29s", name.c_str(), how);
+    Print("", seconds, bytes);
+    std::printf("\n");
   }
 
   void Product(const Shape& shape) const {
@@ -261,64 +192,42 @@ struct Bench {
     }
     const Buffer x(DeviceBytes(size_t{2} * kMostRows * shape.k));
     const Buffer y(DeviceBytes(size_t{4} * kMostRows * shape.n));
-    for (const int m : Sizes()) {
+    const auto time = [&](const auto& product) {
+      return MedianSeconds(static_cast<int>(copies),
+                           [&](int i, cudaStream_t stream) { return product(weights[i], stream); });
+    };
+    for (const int m : kSizes) {
       std::printf("%-14s m %3d", shape.name.c_str(), m);
       if (SkinnyLinearSupports(m, shape.n, shape.k)) {
-        Print("skinny",
-              MedianSeconds(static_cast<int>(copies),
-                            [&](int i, cudaStream_t stream) {
-                              return Skinny(shape, m, weights[i], Values(x), y.get(), stream);
-                            }),
+        Print("skinny", time([&](const Bf16* w, cudaStream_t stream) {
+                return Skinny(shape, m, w, Values(x), y.get(), stream);
+              }),
               shape.weight_bytes());
       } else {
-        std::printf("  skinny %9s    %7s      %5s", "-", "-", "-");
+        PrintNone();
       }
       CublasLinear cublas(handle, cublas_workspace.get(), shape, m);
       cublas.Tune(weights, Values(x), y.get());
-      Print("cuBLASLt",
-            MedianSeconds(static_cast<int>(copies),
-                          [&](int i, cudaStream_t stream) {
-                            return cublas.Run(weights[i], Values(x), y.get(), stream);
-                          }),
+      Print("cuBLASLt", time([&](const Bf16* w, cudaStream_t stream) {
+              return cublas.Run(w, Values(x), y.get(), stream);
+            }),
             shape.weight_bytes());
       std::printf("\n");
-      for (const Cut& cut : kCuts) {
-        if (!with_cuts || m > cut.most_rows) continue;
-        PrintCut(cut.name,
-                 MedianSeconds(static_cast<int>(copies),
-                               [&](int i, cudaStream_t stream) {
-                                 return Skinny(shape, m, weights[i], Values(x), y.get(), stream,
-                                               LinearEpilogue::kStore, &cut.tuning);
-                               }),
-                 shape.weight_bytes());
-      }
-      std::fflush(stdout);
     }
-    for (const auto& [name, read] : kReads) {
-      if (!with_cuts) break;
-      PrintCut(name,
-               MedianSeconds(static_cast<int>(copies),
-                             [&, read = read](int i, cudaStream_t stream) {
-                               return read(weights[i], shape.weight_bytes(), sink.get(), stream);
-                             }),
-               shape.weight_bytes());
+    for (const auto& [how, read] : kReads) {
+      PrintRead(shape.name, how, time([&, read = read](const Bf16* w, cudaStream_t stream) {
+                  return read(w, shape.weight_bytes(), sink.get(), stream);
+                }),
+                shape.weight_bytes());
     }
+    std::fflush(stdout);
   }
 
-  static constexpr std::pair<const char*, decltype(&ReadByRegisters)> kReads[] = {
-      {"only read, by registers", ReadByRegisters},
-      {"only read, by the copy engine", ReadByCopyEngine},
-  };
-
-  void PrintCut(const char* name, double seconds, size_t bytes) const {
-    std::printf("    %-33s", name);
-    Print("", seconds, bytes);
-    std::printf("\n");
-  }
+  static void PrintNone() { std::printf("  skinny %9s    %7s      %5s", "-", "-", "-"); }
 
   // The four products of a layer, each reading what the one before wrote, four layers long. Ours
   // gate within the third, which cuBLASLt leaves to another kernel.
-  void Chain(const char* name, const std::vector<Shape>& layer) const {
+  void Chain(const std::string& name, const std::vector<Shape>& layer) const {
     constexpr int kLayers = 4;
     std::vector<Buffer> buffers;
     size_t bytes = 0;
@@ -335,33 +244,31 @@ struct Bench {
     const auto weights_of = [&](size_t layer_index, size_t i) {
       return Values(buffers[layer_index * layer.size() + i]);
     };
-    for (const int m : Sizes()) {
-      std::printf("%-14s m %3d", name, m);
-      // A chain of an even number of products, so that every layer begins with `a`.
-      const auto chain = [&](const auto& product) {
-        return MedianSeconds(1, [&](int, cudaStream_t stream) {
-          for (size_t l = 0; l < kLayers; ++l) {
-            for (size_t i = 0; i < layer.size(); ++i) {
-              const Buffer& from = i % 2 == 0 ? a : b;
-              const Buffer& to = i % 2 == 0 ? b : a;
-              const cudaError_t error =
-                  product(i, weights_of(l, i), Values(from), to.get(), stream);
-              if (error != cudaSuccess) return error;
-            }
+    // Of an even number of products, so that every layer begins with `a`.
+    const auto time = [&](const auto& product) {
+      return MedianSeconds(1, [&](int, cudaStream_t stream) {
+        for (size_t l = 0; l < kLayers; ++l) {
+          for (size_t i = 0; i < layer.size(); ++i) {
+            const Buffer& from = i % 2 == 0 ? a : b;
+            const Buffer& to = i % 2 == 0 ? b : a;
+            const cudaError_t error = product(i, weights_of(l, i), Values(from), to.get(), stream);
+            if (error != cudaSuccess) return error;
           }
-          return cudaSuccess;
-        });
-      };
+        }
+        return cudaSuccess;
+      });
+    };
+    for (const int m : kSizes) {
+      std::printf("%-14s m %3d", name.c_str(), m);
       if (SkinnyLinearSupports(m, layer[0].n, layer[0].k)) {
-        Print(
-            "skinny",
-            chain([&](size_t i, const Bf16* weights, const Bf16* x, void* y, cudaStream_t stream) {
-              return Skinny(layer[i], m, weights, x, y, stream,
-                            i == 2 ? LinearEpilogue::kSiluMul : LinearEpilogue::kStore);
-            }),
-            bytes);
+        Print("skinny",
+              time([&](size_t i, const Bf16* w, const Bf16* x, void* y, cudaStream_t stream) {
+                return Skinny(layer[i], m, w, x, y, stream,
+                              i == 2 ? LinearEpilogue::kSiluMul : LinearEpilogue::kStore);
+              }),
+              bytes);
       } else {
-        std::printf("  skinny %9s    %7s      %5s", "-", "-", "-");
+        PrintNone();
       }
       std::vector<std::unique_ptr<CublasLinear>> cublas;
       for (size_t i = 0; i < layer.size(); ++i) {
@@ -372,45 +279,32 @@ struct Bench {
         cublas.back()->Tune(weights, Values(a), b.get());
       }
       Print("cuBLASLt",
-            chain([&](size_t i, const Bf16* weights, const Bf16* x, void* y, cudaStream_t stream) {
-              return cublas[i]->Run(weights, x, y, stream);
+            time([&](size_t i, const Bf16* w, const Bf16* x, void* y, cudaStream_t stream) {
+              return cublas[i]->Run(w, x, y, stream);
             }),
             bytes);
       std::printf("\n");
-      for (const Cut& cut : kCuts) {
-        if (!with_cuts || m > cut.most_rows) continue;
-        PrintCut(
-            cut.name,
-            chain([&](size_t i, const Bf16* weights, const Bf16* x, void* y, cudaStream_t stream) {
-              return Skinny(layer[i], m, weights, x, y, stream,
-                            i == 2 ? LinearEpilogue::kSiluMul : LinearEpilogue::kStore,
-                            &cut.tuning);
-            }),
-            bytes);
-      }
-      for (const auto& [name, read] : kReads) {
-        if (!with_cuts) break;
-        PrintCut(name,
-                 chain([&, read = read](size_t i, const Bf16* weights, const Bf16*, void*,
-                                        cudaStream_t stream) {
-                   return read(weights, layer[i].weight_bytes(), sink.get(), stream);
-                 }),
-                 bytes);
-      }
-      std::fflush(stdout);
     }
+    for (const auto& [how, read] : kReads) {
+      PrintRead(
+          name, how,
+          time([&, read = read](size_t i, const Bf16* w, const Bf16*, void*, cudaStream_t stream) {
+            return read(w, layer[i].weight_bytes(), sink.get(), stream);
+          }),
+          bytes);
+    }
+    std::fflush(stdout);
   }
 
   void Run(const std::string& model) {
     CublasMust(cublasLtCreate(&handle), "cublasLtCreate");
-    Must(cudaMemset(workspace.get(), 0, SkinnyLinearWorkspace()), "workspace");
     copy_rate = CopyRate();
     std::printf("copy %.0f GB/s; weight bytes a second and their share of it\n", copy_rate * 1e-9);
     const auto wanted = [&](const std::string& name) { return name.rfind(model, 0) == 0; };
     for (size_t i = 0; i < kShapes.size(); i += 5) {
       const std::vector<Shape> layer(kShapes.begin() + i, kShapes.begin() + i + 4);
-      const std::string prefix = layer[0].name.substr(0, layer[0].name.find(' '));
-      if (wanted(prefix + " 4 layers")) Chain((prefix + " 4 layers").c_str(), layer);
+      const std::string name = layer[0].name.substr(0, layer[0].name.find(' ')) + " 4 layers";
+      if (wanted(name)) Chain(name, layer);
     }
     for (const Shape& shape : kShapes) {
       if (wanted(shape.name)) Product(shape);
@@ -423,10 +317,8 @@ struct Bench {
 }  // namespace liger::cuda
 
 int main(int argc, char** argv) {
-  liger::cuda::Must(liger::cuda::InitSkinnyLinear(), "InitSkinnyLinear");
   liger::cuda::Must(liger::cuda::InitReadByCopyEngine(), "InitReadByCopyEngine");
   liger::cuda::Bench bench;
-  bench.with_cuts = argc > 2 && std::string(argv[2]) == "cuts";
   bench.Run(argc > 1 ? argv[1] : "");
   return 0;
 }
