@@ -25,8 +25,6 @@ struct PrefillLaunch {
   int heads_per_block = 0;  // query heads of one block of the output kernel
 };
 
-inline constexpr float kLog2e = 1.4426950408889634f;
-
 constexpr int Matrices(GateKind gate) { return gate == GateKind::kGsa ? 2 : 1; }
 constexpr int StateMatrices(GateKind gate) { return gate == GateKind::kGsa ? 3 : 1; }
 
@@ -34,12 +32,6 @@ constexpr int StateMatrices(GateKind gate) { return gate == GateKind::kGsa ? 3 :
 // different banks.
 template <int D>
 inline constexpr int kStride = D + 8;
-
-__device__ __forceinline__ float Exp2(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
 
 __device__ __forceinline__ float Log2(float x) {
   float y;
@@ -52,23 +44,12 @@ __device__ __forceinline__ float Reciprocal(float x) {
   return y;
 }
 
-__device__ __forceinline__ float2 Unpack(uint32_t pair) {
-  return {__uint_as_float(pair << 16), __uint_as_float(pair & 0xffff0000u)};
-}
-__device__ __forceinline__ uint32_t Pack(float x, float y) {
-  const __nv_bfloat162 pair = __floats2bfloat162_rn(x, y);
-  return *reinterpret_cast<const uint32_t*>(&pair);
-}
 // x and y as sums of two bfloat16.
 __device__ __forceinline__ uint32_t Split(float x, float y, uint32_t* low) {
   const uint32_t high = Pack(x, y);
   const float2 rounded = Unpack(high);
   *low = Pack(x - rounded.x, y - rounded.y);
   return high;
-}
-
-__device__ __forceinline__ uint32_t SharedAddress(const void* pointer) {
-  return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
 // c += a b of a 16 x 16 and a 16 x 8 matrix. With g = lane / 4 and p = 2 (lane % 4), a thread holds

@@ -4,7 +4,10 @@
 #ifndef LIGER_KERNELS_CUDA_STAGES_CUH_
 #define LIGER_KERNELS_CUDA_STAGES_CUH_
 
+#include <cstddef>
 #include <cstdint>
+
+#include "kernels/cuda/numeric.cuh"
 
 namespace liger::cuda {
 
@@ -13,10 +16,6 @@ inline constexpr int kFillArrivals = 1;  // one thread tells of all bytes
 #else
 inline constexpr int kFillArrivals = 32;  // each lane tells of its own
 #endif
-
-__device__ __forceinline__ uint32_t SharedAddress(const void* p) {
-  return static_cast<uint32_t>(__cvta_generic_to_shared(p));
-}
 
 __device__ __forceinline__ void InitBarrier(uint64_t* barrier, int arrivals) {
   asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(SharedAddress(barrier)), "r"(arrivals));
