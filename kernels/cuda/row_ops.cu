@@ -1,9 +1,8 @@
-#include "kernels/cuda/row_ops.h"
-
 #include <algorithm>
 
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/numeric.cuh"
+#include "kernels/cuda/row_ops.h"
 
 namespace liger::cuda {
 namespace {

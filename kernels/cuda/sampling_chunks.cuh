@@ -217,9 +217,8 @@ __device__ inline RowStats Combine(const ChunkStats* chunks, int num_chunks,
             : 0;
   }
   __syncthreads();
-  row.sum = (low < num_chunks ? table.sum[low] : 0) + (high < num_chunks ? table.sum[high] : 0);
-#pragma unroll
-  for (int lane = 16; lane > 0; lane /= 2) row.sum += __shfl_xor_sync(~0u, row.sum, lane);
+  row.sum =
+      WarpSum((low < num_chunks ? table.sum[low] : 0) + (high < num_chunks ? table.sum[high] : 0));
   return row;
 }
 
