@@ -7,7 +7,6 @@
 #include "absl/strings/str_cat.h"
 #include "engine/status_macros.h"
 #include "kernels/cuda/attention_prefill.h"
-#include "kernels/cuda/linear.h"
 
 namespace liger {
 namespace {
@@ -322,21 +321,7 @@ void CudaBackend::AddRmsNorm(Activations x, Activations delta, const Vector& wei
 }
 
 void CudaBackend::Linear(const Matrix& weights, Activations x, Activations y) {
-  const bool wide = y.precision == Precision::kFloat32;
-  if (!options_.batch_invariant && options_.type == RowType::kBf16 &&
-      cuda::SkinnyLinearSupports(x.rows, weights.rows, weights.cols)) {
-    Check(cuda::SkinnyLinear({.weights = static_cast<const __nv_bfloat16*>(matrices_[weights.id]),
-                              .x = static_cast<const __nv_bfloat16*>(x.data),
-                              .y = y.data,
-                              .y_is_float32 = wide,
-                              .m = x.rows,
-                              .n = weights.rows,
-                              .k = weights.cols},
-                             stream_),
-          "product");
-    return;
-  }
-  const RowType y_type = wide ? RowType::kF32 : options_.type;
+  const RowType y_type = y.precision == Precision::kFloat32 ? RowType::kF32 : options_.type;
   // Of one plan in any batch, a row's bits do not depend on the others of its product.
   const bool one_plan = options_.batch_invariant;
   const int rows = RoundUp(x.rows, one_plan || x.rows > kRowMultiple ? kRowMultiple : 8);

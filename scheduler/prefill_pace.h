@@ -38,8 +38,8 @@ class PrefillPace {
   }
 
  private:
-  // Less makes prompts dear: a step of few rows costs nearly what one of none does.
-  static constexpr int kLeast = 64;
+  // Less makes prompts dear: that a step has any costs something, and so many cost little more.
+  static constexpr int kLeast = 256;
 
   static void Learn(double seen, double* mean) {
     constexpr double kShare = 0.125;
