@@ -38,7 +38,7 @@ struct ServerConfig {
   int default_max_tokens = 256;
   int64_t prefix_cache_mib = 256;  // host memory for snapshots; 0: none
   int max_swapped = 32;            // states of running requests out of their slots
-  int quantum = 64;  // tokens that an output draws before it may be swapped for its like
+  int quantum = 64;             // tokens that an output draws before it may be swapped for its like
   double decode_slowdown = -1;  // -1: by the backend
   absl::Duration patience = absl::Seconds(30);
   absl::flat_hash_map<std::string, double> tenant_weights;  // others have 1
