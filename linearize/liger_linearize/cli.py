@@ -85,6 +85,14 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--data", type=Path, nargs="+", default=[], help="UTF-8 text or .npy token files"
     )
+    p.add_argument(
+        "--start-from", type=Path, help="adapter of the same rank and targets to train on from"
+    )
+    p.add_argument(
+        "--keep-base",
+        action="store_true",
+        help="keep the base's final hidden vectors of all data on the device: it runs once a text",
+    )
     p.add_argument("--gate", default="gla", help="one of " + ", ".join(GATES))
     p.add_argument("--window", type=int, default=64)
     p.add_argument("--rank", type=int, default=16)
@@ -196,6 +204,8 @@ def _train(a) -> int:
         settings,
         sequences,
         a.out,
+        start=a.start_from,
+        keep_base=a.keep_base,
         checkpoint_every=a.checkpoint_every,
         compiled=cuda if a.compile is None else a.compile,
     )

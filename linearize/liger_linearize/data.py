@@ -87,7 +87,8 @@ class Batches:
         self.sequences, self.size, self.seed = sequences, size, seed
         self._epoch, self._order = -1, None
 
-    def __getitem__(self, index: int) -> np.ndarray:
+    def rows(self, index: int) -> np.ndarray:
+        """Which sequences batch `index` holds."""
         rows = []
         for at in range(index * self.size, (index + 1) * self.size):
             epoch, row = divmod(at, len(self.sequences))
@@ -95,4 +96,4 @@ class Batches:
                 rng = np.random.default_rng([self.seed, epoch])
                 self._epoch, self._order = epoch, rng.permutation(len(self.sequences))
             rows.append(self._order[row])
-        return self.sequences[rows].astype(np.int64)
+        return np.array(rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -135,6 +136,21 @@ def load_adapter(folder: Path, model: nn.Module) -> LigerConfig:
         if isinstance(module, LoraLinear):
             module.scale = scale
     return LigerConfig.load(folder)
+
+
+def start_from(folder: Path, model: nn.Module, lora: LoraConfig) -> str:
+    """Gives the LoRA of `model` the weights of the adapter in `folder`, which may be of another
+    gate; returns what names them.
+    """
+    settings = read_json(Path(folder) / "adapter_config.json")
+    for key, mine in (("r", lora.r), ("lora_alpha", lora.alpha)):
+        if settings.get(key) != mine:
+            raise LinearizeError(f"{folder}: its {key} is {settings.get(key)}, this run's {mine}")
+    if sorted(settings.get("target_modules") or []) != sorted(lora.targets):
+        raise LinearizeError(f"{folder}: its target_modules are not this run's targets")
+    load_adapter(folder, model)
+    digest = hashlib.sha256((Path(folder) / "adapter_model.safetensors").read_bytes()).hexdigest()
+    return f"{Path(folder).resolve().name} {digest[:16]}"
 
 
 def check_base(folder: Path, config: ModelConfig) -> None:

@@ -34,17 +34,17 @@ def matmul_rate(device, dtype, size: int = 8192) -> float:
     return 2 * size**3 / statistics.median(times[3:])
 
 
-def training_flops(model: Decoder, settings: TrainSettings) -> float:
-    """Floating-point operations of the projections for one token trained: forward of base and
-    student, backward to the inputs, and to the weights that have LoRA. Attention, the recurrence
-    and recomputation are not counted.
+def training_flops(model: Decoder, settings: TrainSettings, keep_base: bool) -> float:
+    """Floating-point operations of the projections for one token trained: forward of base (its
+    head alone where its hidden vectors are kept) and student, backward to the inputs, and to the
+    weights that have LoRA. Attention, the recurrence and recomputation are not counted.
     """
     linear = [m for m in model.modules() if isinstance(m, LoraLinear)]
     body = sum(m.weight.numel() for m in linear)
     adapted = sum(m.weight.numel() for m in linear if m.lora_A is not None)
     head = model.head_weight.numel()
     passes = 3 if settings.needs_base else 2
-    return 2.0 * (passes * body + adapted + passes * head)
+    return 2.0 * ((passes - keep_base) * body + adapted + passes * head)
 
 
 class RunRecord:
@@ -58,13 +58,19 @@ class RunRecord:
         settings: TrainSettings,
         sequences: np.ndarray,
         out: Path,
+        *,
+        start: str | None = None,
+        keep_base: bool = False,
     ):
         self.model, self.settings, self.out = model, settings, Path(out)
+        self.keep_base = keep_base
         self.fixed = {
             "base": model.config.name,
             "liger": dataclasses.asdict(liger),
             "lora": dataclasses.asdict(lora),
             "settings": dataclasses.asdict(settings),
+            "start": start,
+            "keep_base": keep_base,
             "tokens_distinct": int(sequences.size),
             "torch": torch.__version__,
             "dtype": str(model.head_weight.dtype).removeprefix("torch."),
@@ -89,7 +95,8 @@ class RunRecord:
         if self.model.head_weight.is_cuda:
             device = self.model.head_weight.device
             peak = matmul_rate(device, torch.bfloat16)
-            share = rate * training_flops(self.model, self.settings) / peak
+            flops = training_flops(self.model, self.settings, self.keep_base)
+            share = rate * flops / peak
             result |= {
                 "device": torch.cuda.get_device_name(device),
                 "peak_memory_gib": round(torch.cuda.max_memory_allocated(device) / 2**30, 1),

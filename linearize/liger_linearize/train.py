@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from .base_outputs import KeptHidden
 from .config import LigerConfig, LoraConfig
 from .data import Batches
 from .errors import LinearizeError
-from .lora import add_lora, lora_parameters, save_adapter
+from .lora import add_lora, lora_parameters, save_adapter, start_from
 from .losses import HeadLoss, attention_output_loss
 from .model import Decoder
 from .record import RunRecord
@@ -32,7 +33,9 @@ class Trainer:
     """Trains the adapter of `model` on `sequences` [M, sequence_length]; everything it writes goes
     to the folder `out`.
 
-    An existing checkpoint in `out` is continued, if it is of the same run.
+    An existing checkpoint in `out` is continued, if it is of the same run. start: an adapter's
+    folder to start from. keep_base: the base runs in the first epoch alone (KeptHidden says what
+    that takes); the result is the same.
     """
 
     def __init__(
@@ -44,6 +47,8 @@ class Trainer:
         sequences: np.ndarray,
         out: Path,
         *,
+        start: Path | None = None,
+        keep_base: bool = False,
         checkpoint_every: int = 200,
         compiled: bool = False,
         progress: bool = True,
@@ -54,9 +59,13 @@ class Trainer:
         self.progress = progress
         torch.manual_seed(settings.seed)
         add_lora(model, lora)
+        self.start = start_from(start, model, lora) if start else None
         self.parameters = lora_parameters(model)
         if compiled:
             model.compile_layers()
+        if keep_base and (settings.attention_weight or not settings.kl_weight):
+            raise LinearizeError("the base's outputs can be kept where KL is the loss on the base")
+        self.kept = KeptHidden(model, sequences) if keep_base else None
         self.loss = HeadLoss(settings.kl_weight, settings.ce_weight, compiled)
         groups = [
             {"params": [p for n, p in self.parameters.items() if key in n], "scale": scale}
@@ -70,7 +79,8 @@ class Trainer:
         )
         self.step = 0
         self.saved_step = None
-        self.record = RunRecord(model, liger, lora, settings, sequences, self.out)
+        arguments = (model, liger, lora, settings, sequences, self.out)
+        self.record = RunRecord(*arguments, start=self.start, keep_base=keep_base)
         self.out.mkdir(parents=True, exist_ok=True)
         self._resume()
 
@@ -102,11 +112,10 @@ class Trainer:
     def _train_step(self) -> dict[str, float]:
         s, device = self.settings, self.model.head_weight.device
         start = time.monotonic()
-        rows = torch.from_numpy(self.batches[self.step]).to(device, non_blocking=True)
-        parts = rows.split(s.micro_batch)
+        rows = np.split(self.batches.rows(self.step), s.batch // s.micro_batch)
         totals = torch.zeros(5, device=device)
-        for ids in parts:
-            totals += self._backward(ids, 1 / len(parts))
+        for part in rows:
+            totals += self._backward(part, 1 / len(rows))
         norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), s.max_grad_norm)
         loss, kl, ce, agreement, attention = totals.tolist()
         if not (np.isfinite(loss) and torch.isfinite(norm)):
@@ -123,13 +132,15 @@ class Trainer:
         self.record.add(self.step, values, float(norm), time.monotonic() - start)
         return values
 
-    def _backward(self, ids, weight: float):
+    def _backward(self, rows: np.ndarray, weight: float):
         s, model = self.settings, self.model
+        ids = torch.from_numpy(self.batches.sequences[rows].astype(np.int64))
+        ids = ids.to(model.head_weight.device, non_blocking=True)
         base_y, y = ([], []) if s.attention_weight else (None, None)
         base = None
         if s.needs_base:
             with torch.no_grad():
-                base = model.hidden(ids, None, base_y)
+                base = self.kept(ids, rows) if self.kept else model.hidden(ids, None, base_y)
         hidden = model.hidden(ids, self.liger, y)
         loss, sums = self.loss(hidden, base if s.kl_weight else None, model.head_weight, ids)
         attention = loss.new_zeros(())
@@ -145,7 +156,7 @@ class Trainer:
         data = hashlib.sha256(np.ascontiguousarray(self.batches.sequences)).hexdigest()
         parts = {"train": self.settings, "lora": self.lora, "liger": self.liger}
         parts = {k: dataclasses.asdict(v) for k, v in parts.items()}
-        return parts | {"base": self.model.config.name, "data": data}
+        return parts | {"base": self.model.config.name, "data": data, "start": self.start}
 
     def save(self) -> None:
         """Replaces the checkpoint whole; whatever goes wrong, the one before stays."""

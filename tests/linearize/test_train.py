@@ -19,12 +19,13 @@ from liger_linearize.train import Trainer
 from conftest import make_model
 
 
-def trainer(sequences, out, gate="gla", every=4, **changes):
+def trainer(sequences, out, gate="gla", every=4, start=None, keep_base=False, **changes):
     settings = dict(
         steps=12, batch=4, micro_batch=2, sequence_length=40, warmup_steps=2, learning_rate=1e-2
     )
     arguments = LigerConfig(gate), LoraConfig(4, 8.0), TrainSettings(**settings | changes)
-    return Trainer(make_model(), *arguments, sequences, out, checkpoint_every=every, progress=False)
+    options = dict(start=start, keep_base=keep_base, checkpoint_every=every, progress=False)
+    return Trainer(make_model(), *arguments, sequences, out, **options)
 
 
 def weights(t):
@@ -92,6 +93,40 @@ def test_killed_and_resumed_ends_bit_for_bit_the_same(sequences, tmp_path, monke
     assert a == b
     kl = lambda t: [h["kl"] for h in t.record.history]
     assert kl(whole) == kl(again)
+
+
+def test_keeping_what_the_base_makes_changes_no_bit(sequences, tmp_path, monkeypatch):
+    plain, kept = (trainer(sequences, tmp_path / str(k), keep_base=k, steps=30) for k in (0, 1))
+    base_runs = []
+    hidden = kept.model.hidden
+    monkeypatch.setattr(
+        kept.model, "hidden", lambda ids, liger, *a: base_runs.append(liger) or hidden(ids, liger, *a)
+    )
+    plain.run()
+    kept.run()
+    for name, value in weights(plain).items():
+        assert torch.equal(value, weights(kept)[name]), name
+    assert 0 < base_runs.count(None) * 2 < base_runs.count(kept.liger)
+
+
+def test_what_is_not_the_base_s_last_layer_cannot_be_kept(sequences, tmp_path):
+    with pytest.raises(LinearizeError, match="can be kept"):
+        trainer(sequences, tmp_path, keep_base=True, attention_weight=1.0)
+
+
+def test_a_run_starts_from_an_adapter_of_any_gate(sequences, tmp_path):
+    trainer(sequences, tmp_path / "gla", steps=30, every=100).run()
+    t = trainer(sequences, tmp_path / "gsa", "gsa", start=tmp_path / "gla")
+    first = t._train_step()
+    assert first["kl"] < trainer(sequences, tmp_path / "new", "gsa")._train_step()["kl"]
+    t.save()
+    with pytest.raises(LinearizeError, match="another run .its start"):
+        trainer(sequences, tmp_path / "gsa", "gsa")
+    (tmp_path / "other").mkdir()
+    settings = json.loads((tmp_path / "gla/adapter_config.json").read_text())
+    (tmp_path / "other/adapter_config.json").write_text(json.dumps(settings | {"r": 8}))
+    with pytest.raises(LinearizeError, match="its r is 8, this run's 4"):
+        trainer(sequences, tmp_path / "x", start=tmp_path / "other")
 
 
 def test_stop_after_can_be_continued(sequences, tmp_path):
@@ -177,10 +212,11 @@ def test_settings_that_make_no_sense_are_refused(changes, message):
 
 def test_every_epoch_has_every_sequence_once_in_another_order():
     batches = Batches(np.arange(10)[:, None], 5, seed=1)
-    epochs = [np.concatenate([batches[2 * e], batches[2 * e + 1]])[:, 0] for e in range(3)]
+    epochs = [np.concatenate([batches.rows(2 * e), batches.rows(2 * e + 1)]) for e in range(3)]
     assert all(sorted(e) == list(range(10)) for e in epochs)
     assert not np.array_equal(epochs[0], epochs[1])
-    np.testing.assert_array_equal(Batches(np.arange(10)[:, None], 5, seed=1)[3], batches[3])
+    again = Batches(np.arange(10)[:, None], 5, seed=1)
+    np.testing.assert_array_equal(again.rows(3), batches.rows(3))
 
 
 @pytest.mark.parametrize("kl_weight, ce_weight", [(1.0, 0.0), (0.0, 1.0), (0.7, 0.4)])
