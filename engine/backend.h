@@ -133,8 +133,10 @@ class Backend : public StateStorage {
   // the states' rows, full blocks that are committed into S. See kernels/attention_types.h.
   virtual void Attention(int layer, const AttentionWeights& weights, Activations qkv,
                          Activations out) = 0;
-  // out = silu(gate) * up, of gate_up = [gate | up].
-  virtual void SiluMul(Activations gate_up, Activations out) = 0;
+  // out = silu(x G^T) * (x U^T), of gate_up = G above U. `scratch` [rows, 2 out.cols] may be
+  // written.
+  virtual void GatedLinear(const Matrix& gate_up, Activations x, Activations scratch,
+                           Activations out) = 0;
   // Keeps the last row of each span as its slot's last hidden vector.
   virtual void StoreLastHidden(Activations hidden) = 0;
   // out[i] = the hidden vector that plan.logits[first + i] names, for i < out.rows.

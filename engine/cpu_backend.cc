@@ -272,9 +272,11 @@ void CpuBackend::Attention(int layer, const AttentionWeights& weights, Activatio
   pool_.Run([&](int part, int parts) { kernels_.attention(params, part, parts); });
 }
 
-void CpuBackend::SiluMul(Activations gate_up, Activations out) {
+void CpuBackend::GatedLinear(const Matrix& gate_up, Activations x, Activations scratch,
+                             Activations out) {
+  Linear(gate_up, x, scratch);
   const cpu::SiluMulParams params{
-      .gate_up = Data(gate_up), .out = Data(out), .rows = out.rows, .size = out.cols};
+      .gate_up = Data(scratch), .out = Data(out), .rows = out.rows, .size = out.cols};
   pool_.Run([&](int part, int parts) { kernels_.silu_mul(params, part, parts); });
 }
 

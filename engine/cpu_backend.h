@@ -50,7 +50,8 @@ class CpuBackend : public Backend {
   void Linear(const Matrix& weights, Activations x, Activations y) override;
   void Attention(int layer, const AttentionWeights& weights, Activations qkv,
                  Activations out) override;
-  void SiluMul(Activations gate_up, Activations out) override;
+  void GatedLinear(const Matrix& gate_up, Activations x, Activations scratch,
+                   Activations out) override;
   void StoreLastHidden(Activations hidden) override;
   void GatherLogitRows(int first, Activations hidden, Activations out) override;
   void Sample(int first, Activations logits) override;

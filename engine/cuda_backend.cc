@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/status_macros.h"
 #include "kernels/cuda/attention_prefill.h"
+#include "kernels/cuda/linear.h"
 
 namespace liger {
 namespace {
@@ -14,6 +15,9 @@ namespace {
 // Products of more rows than this are rounded up to a multiple of it, so that few shapes need
 // plans. Where bits may not depend on the batch, all are of exactly so many.
 constexpr int kRowMultiple = 64;
+
+// Products of no more rows than this go to our own kernel, which is faster than cuBLASLt for them.
+constexpr int kSkinnyRows = 2;
 
 constexpr int RoundUp(int value, int multiple) {
   return (value + multiple - 1) / multiple * multiple;
@@ -55,6 +59,7 @@ absl::Status CudaBackend::Init() {
   LIGER_RETURN_IF_ERROR(
       CudaStatus(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "stream"));
   LIGER_ASSIGN_OR_RETURN(linear_, CudaLinear::Create(options_.type));
+  LIGER_RETURN_IF_ERROR(CudaStatus(cuda::InitSkinnyLinear(), "products"));
   const int cores = static_cast<int>(std::thread::hardware_concurrency());
   LIGER_ASSIGN_OR_RETURN(loader_,
                          CudaWeightLoader::Create(options_.type, stream_,
@@ -64,7 +69,9 @@ absl::Status CudaBackend::Init() {
 
 CudaBackend::~CudaBackend() {
   loader_.reset();
-  for (const auto& [rows, graph] : graphs_) cudaGraphExecDestroy(graph);
+  for (const auto& [rows, graph] : graphs_) {
+    if (graph != nullptr) cudaGraphExecDestroy(graph);
+  }
   if (stream_ != nullptr) cudaStreamDestroy(stream_);
 }
 
@@ -252,7 +259,8 @@ absl::Status CudaBackend::RunStep(const StepPlan& plan,
   if (repeats) shape = {.rows = graph_rows, .logits = graph_rows};
   step_->Pack(plan, shape, prefills_fast_ ? &layout_.shape : nullptr);
   LIGER_ASSIGN_OR_RETURN(host_rows_, sampler_->SetRows(plan.logits, shape.logits, stream_));
-  if (repeats) {
+  // The first time a shape's products choose their plans, for which a capture could not wait.
+  if (repeats && !graphs_.try_emplace(shape.rows, nullptr).second) {
     Replay(shape, forward);
     if (host_rows_) Check(sampler_->SampleHostRows(plan.logits, 0, graph_logits_, stream_));
   } else {
@@ -320,7 +328,26 @@ void CudaBackend::AddRmsNorm(Activations x, Activations delta, const Vector& wei
         "norm");
 }
 
+bool CudaBackend::SkinnyLinear(const Matrix& weights, Activations x, Activations y, bool gated) {
+  if (options_.type != RowType::kBf16 || options_.batch_invariant || x.rows > kSkinnyRows ||
+      !cuda::SkinnyLinearSupports(x.rows, weights.rows, weights.cols)) {
+    return false;
+  }
+  Check(cuda::SkinnyLinear({.weights = matrices_[weights.id],
+                            .x = x.data,
+                            .y = y.data,
+                            .y_is_float32 = y.precision == Precision::kFloat32,
+                            .gated = gated,
+                            .m = x.rows,
+                            .n = weights.rows,
+                            .k = weights.cols},
+                           multiprocessors_, stream_),
+        "product");
+  return true;
+}
+
 void CudaBackend::Linear(const Matrix& weights, Activations x, Activations y) {
+  if (SkinnyLinear(weights, x, y, /*gated=*/false)) return;
   const RowType y_type = y.precision == Precision::kFloat32 ? RowType::kF32 : options_.type;
   // Of one plan in any batch, a row's bits do not depend on the others of its product.
   const bool one_plan = options_.batch_invariant;
@@ -338,6 +365,17 @@ void CudaBackend::Linear(const Matrix& weights, Activations x, Activations y) {
          .y_type = y_type},
         stream_));
   }
+}
+
+void CudaBackend::GatedLinear(const Matrix& gate_up, Activations x, Activations scratch,
+                              Activations out) {
+  if (SkinnyLinear(gate_up, x, out, /*gated=*/true)) return;
+  Linear(gate_up, x, scratch);
+  Check(
+      cuda::SiluMul(options_.type,
+                    {.gate_up = scratch.data, .out = out.data, .rows = out.rows, .size = out.cols},
+                    stream_),
+      "activation");
 }
 
 void CudaBackend::Attention(int layer, const AttentionWeights& weights, Activations qkv,
@@ -380,14 +418,6 @@ void CudaBackend::Attention(int layer, const AttentionWeights& weights, Activati
                                  stream_),
           "prefill");
   }
-}
-
-void CudaBackend::SiluMul(Activations gate_up, Activations out) {
-  Check(
-      cuda::SiluMul(options_.type,
-                    {.gate_up = gate_up.data, .out = out.data, .rows = out.rows, .size = out.cols},
-                    stream_),
-      "activation");
 }
 
 void CudaBackend::StoreLastHidden(Activations hidden) {

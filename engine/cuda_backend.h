@@ -69,7 +69,8 @@ class CudaBackend : public Backend {
   void Linear(const Matrix& weights, Activations x, Activations y) override;
   void Attention(int layer, const AttentionWeights& weights, Activations qkv,
                  Activations out) override;
-  void SiluMul(Activations gate_up, Activations out) override;
+  void GatedLinear(const Matrix& gate_up, Activations x, Activations scratch,
+                   Activations out) override;
   void StoreLastHidden(Activations hidden) override;
   void GatherLogitRows(int first, Activations hidden, Activations out) override;
   void Sample(int first, Activations logits) override;
@@ -84,6 +85,8 @@ class CudaBackend : public Backend {
   std::byte* Slot(SlotId slot) const;
   cuda::LastHidden LastHiddenVectors() const;
   const float* DataOf(const Vector& vector) const;
+  // Queues a product of few rows by our own kernel; false where cuBLASLt is to do it.
+  bool SkinnyLinear(const Matrix& weights, Activations x, Activations y, bool gated);
   // Keeps the first error of a step: the operations return nothing.
   void Check(absl::Status status);
   void Check(cudaError_t error, absl::string_view what) { Check(CudaStatus(error, what)); }

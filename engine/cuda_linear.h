@@ -8,6 +8,7 @@
 
 #include <memory>
 #include <tuple>
+#include <vector>
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
@@ -36,7 +37,8 @@ class CudaLinear {
     int k = 0;
     RowType y_type = RowType::kBf16;
   };
-  // Queues the product. INTERNAL where cuBLASLt has no way to do it.
+  // Queues the product. INTERNAL where cuBLASLt has no way to do it. The first product of a shape
+  // chooses its plan, for which it waits for the device: it must not be captured into a graph.
   absl::Status Run(const Product& product, cudaStream_t stream);
 
  private:
@@ -44,7 +46,12 @@ class CudaLinear {
   using Shape = std::tuple<int, int, int, RowType>;
 
   explicit CudaLinear(RowType type);
-  absl::StatusOr<std::unique_ptr<Plan>> MakePlan(const Product& product) const;
+  absl::StatusOr<std::unique_ptr<Plan>> MakePlan(const Product& product, cudaStream_t stream) const;
+  // The fastest of `algorithms` whose bits are those of the first, so that what was measured
+  // decides nothing but time. Not empty.
+  absl::Status Choose(const Product& product, const std::vector<cublasLtMatmulAlgo_t>& algorithms,
+                      cudaStream_t stream, Plan* plan) const;
+  absl::Status Queue(const Product& product, const Plan& plan, cudaStream_t stream) const;
 
   const RowType type_;
   cublasLtHandle_t handle_ = nullptr;

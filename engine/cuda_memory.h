@@ -26,8 +26,19 @@ struct DeviceFree {
 struct PinnedFree {
   void operator()(void* data) const { cudaFreeHost(data); }
 };
+struct EventDestroy {
+  void operator()(cudaEvent_t event) const { cudaEventDestroy(event); }
+};
 using DeviceMemory = std::unique_ptr<void, DeviceFree>;
 using PinnedMemory = std::unique_ptr<void, PinnedFree>;
+
+using CudaEvent = std::unique_ptr<CUevent_st, EventDestroy>;
+
+inline absl::StatusOr<CudaEvent> MakeEvent() {
+  cudaEvent_t event = nullptr;
+  if (auto status = CudaStatus(cudaEventCreate(&event), "event"); !status.ok()) return status;
+  return CudaEvent(event);
+}
 
 // RESOURCE_EXHAUSTED names `what` the memory was for, its bytes and what is free.
 inline absl::StatusOr<DeviceMemory> AllocateDevice(size_t bytes, absl::string_view what) {

@@ -110,8 +110,7 @@ void Model::Forward(StepShape step, Backend& b) const {
       b.Linear(layer.output, attention, delta);
 
       b.AddRmsNorm(x, delta, layer.mlp_norm, eps, hidden);
-      b.Linear(layer.gate_up, hidden, gate_up);
-      b.SiluMul(gate_up, mlp);
+      b.GatedLinear(layer.gate_up, hidden, gate_up, mlp);
       b.Linear(layer.down, mlp, delta);
       added = delta;
     }

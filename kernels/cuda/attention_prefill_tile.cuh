@@ -9,6 +9,7 @@
 #include "kernels/cuda/attention_prefill.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/numeric.cuh"
+#include "kernels/cuda/tensor_core.cuh"
 
 namespace liger::cuda {
 
@@ -52,20 +53,7 @@ __device__ __forceinline__ uint32_t Split(float x, float y, uint32_t* low) {
   return high;
 }
 
-// c += a b of a 16 x 16 and a 16 x 8 matrix. With g = lane / 4 and p = 2 (lane % 4), a thread holds
-// c: rows g (0, 1) and g + 8 (2, 3), columns p and p + 1; a: rows g, g + 8 at columns p, p + 1
-// (0, 1) and p + 8, p + 9 (2, 3): two neighbouring c are an a.
-using Accumulator = float[4];
-__device__ __forceinline__ void Multiply(Accumulator& c, const uint32_t (&a)[4], uint32_t b0,
-                                         uint32_t b1) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
-      "{%8, %9}, {%0, %1, %2, %3};"
-      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
-// The same for 16 x 8 and 8 x 8: the a of columns p, p + 1 alone.
+// Multiply() for 16 x 8 and 8 x 8: the a of columns p, p + 1 alone.
 __device__ __forceinline__ void MultiplyHalf(Accumulator& c, uint32_t a0, uint32_t a1, uint32_t b) {
   asm volatile(
       "mma.sync.aligned.m16n8k8.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, "

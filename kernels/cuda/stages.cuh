@@ -46,6 +46,37 @@ __device__ __forceinline__ void WaitParity(uint64_t* barrier, uint32_t parity) {
   }
 }
 
+#if __CUDA_ARCH__ >= 900
+// Arrives, and the phase also waits for so many bytes of BulkCopy().
+__device__ __forceinline__ void ArriveExpecting(uint64_t* barrier, uint32_t bytes) {
+  asm volatile("{ .reg .b64 t; mbarrier.arrive.expect_tx.shared.b64 t, [%0], %1; }" ::"r"(
+                   SharedAddress(barrier)),
+               "r"(bytes)
+               : "memory");
+}
+
+// From device to shared memory, by itself; tells `barrier`. All multiples of 16 bytes.
+__device__ __forceinline__ void BulkCopy(uint32_t to, const void* from, uint32_t bytes,
+                                         uint64_t* barrier) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
+          "r"(to),
+      "l"(from), "r"(bytes), "r"(SharedAddress(barrier))
+      : "memory");
+}
+#endif
+
+// 16 bytes from device to shared memory, by themselves.
+__device__ __forceinline__ void Copy16(uint32_t to, const void* from) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
+}
+
+// Arrives when this thread's Copy16() so far are done.
+__device__ __forceinline__ void ArriveAfterCopies(uint64_t* barrier) {
+  asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(SharedAddress(barrier))
+               : "memory");
+}
+
 // Place of the ring that a thread is at.
 template <int kStages>
 struct StageCursor {
@@ -66,9 +97,9 @@ struct StageBarriers {
   uint64_t empty[kStages];
 
   // By one thread, before a barrier of the block.
-  __device__ void Init(int users) {
+  __device__ void Init(int users, int fill_arrivals = kFillArrivals) {
     for (int i = 0; i < kStages; ++i) {
-      InitBarrier(&full[i], kFillArrivals);
+      InitBarrier(&full[i], fill_arrivals);
       InitBarrier(&empty[i], users);
     }
 #if __CUDA_ARCH__ >= 900
@@ -88,12 +119,7 @@ class StageFiller {
   __device__ __forceinline__ void Begin(uint32_t bytes) {
     WaitParity(&barriers_->empty[at_.stage], at_.phase ^ 1);
 #if __CUDA_ARCH__ >= 900
-    if (lane_ == 0) {
-      asm volatile("{ .reg .b64 t; mbarrier.arrive.expect_tx.shared.b64 t, [%0], %1; }" ::"r"(
-                       SharedAddress(&barriers_->full[at_.stage])),
-                   "r"(bytes)
-                   : "memory");
-    }
+    if (lane_ == 0) ArriveExpecting(&barriers_->full[at_.stage], bytes);
 #endif
   }
   // Queues a copy to `offset` of the stage; all multiples of 16 bytes.
@@ -101,26 +127,16 @@ class StageFiller {
     if (bytes == 0) return;
     const uint32_t to = SharedAddress(stages_ + at_.stage * kStageBytes + offset);
 #if __CUDA_ARCH__ >= 900
-    if (lane_ == 0) {
-      asm volatile(
-          "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, "
-          "[%3];" ::"r"(to),
-          "l"(from), "r"(bytes), "r"(SharedAddress(&barriers_->full[at_.stage]))
-          : "memory");
-    }
+    if (lane_ == 0) BulkCopy(to, from, bytes, &barriers_->full[at_.stage]);
 #else
     for (uint32_t i = lane_ * 16; i < bytes; i += 32 * 16) {
-      asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to + i),
-                   "l"(static_cast<const std::byte*>(from) + i)
-                   : "memory");
+      Copy16(to + i, static_cast<const std::byte*>(from) + i);
     }
 #endif
   }
   __device__ __forceinline__ void End() {
 #if __CUDA_ARCH__ < 900
-    asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(
-                     SharedAddress(&barriers_->full[at_.stage]))
-                 : "memory");
+    ArriveAfterCopies(&barriers_->full[at_.stage]);
 #endif
     at_.Next();
   }
