@@ -61,6 +61,7 @@ test_packages=(
   clang
   clang-format
   clang-tidy
+  faketime
   git
   libbenchmark-dev
   libclang-rt-14-dev

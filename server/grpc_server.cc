@@ -76,9 +76,12 @@ absl::StatusOr<GrpcServer> StartGrpcServer(const GrpcServerOptions& options,
   return started;
 }
 
-void GrpcServer::Shutdown(std::chrono::system_clock::time_point deadline) {
+void GrpcServer::Shutdown(std::chrono::steady_clock::time_point deadline) {
   listener = nullptr;
-  server->Shutdown(deadline);
+  // gRPC takes the time of day, and counts by a steady clock from there on.
+  server->Shutdown(std::chrono::system_clock::now() +
+                   std::chrono::duration_cast<std::chrono::system_clock::duration>(
+                       deadline - std::chrono::steady_clock::now()));
 }
 
 }  // namespace liger

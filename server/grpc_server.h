@@ -30,7 +30,7 @@ struct GrpcServerOptions {
 // Members are destroyed from the last to the first.
 struct GrpcServer {
   // Takes no more connections, and ends those there are: as they fall idle, at the latest then.
-  void Shutdown(std::chrono::system_clock::time_point deadline);
+  void Shutdown(std::chrono::steady_clock::time_point deadline);
 
   std::shared_ptr<grpc::ServerCredentials> credentials;  // used by the server until its end
   std::unique_ptr<grpc::Server> server;

@@ -75,7 +75,7 @@ struct Server::Parts {
     metrics.SetLoads(nullptr);
     metrics.SetStates(nullptr);
     health.Shutdown();
-    const auto now = std::chrono::system_clock::now();
+    const auto now = std::chrono::steady_clock::now();
     if (grpc.server != nullptr) grpc.Shutdown(now);
     if (health_grpc.server != nullptr) health_grpc.Shutdown(now);
   }
@@ -268,7 +268,7 @@ void Server::Reload() {
 
 void Server::Tick() {
   if (parts_->shared_sessions != nullptr) parts_->shared_sessions->Tick();
-  parts_->session_table->Expire(std::chrono::system_clock::now());
+  parts_->session_table->Expire(SessionNow());
   if (std::chrono::steady_clock::now() - parts_->reloaded >= kReloadPeriod) Reload();
   parts_->registry.CutOffStalled(std::chrono::steady_clock::now() -
                                  absl::ToChronoNanoseconds(config_.stall_timeout));
@@ -288,15 +288,15 @@ void Server::BeginDrain(absl::Duration grace) {
 
 void Server::Drain() {
   Parts& parts = *parts_;
-  const auto grace = absl::ToChronoNanoseconds(config_.drain_grace);
-  const auto deadline = std::chrono::system_clock::now() + grace;
+  const auto deadline =
+      std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(config_.drain_grace);
   BeginDrain(config_.drain_grace);
   std::this_thread::sleep_for(
       absl::ToChronoNanoseconds(std::min(config_.drain_linger, config_.drain_grace)));
-  parts.loop->Shutdown(std::chrono::steady_clock::now() + grace);
+  parts.loop->Shutdown(deadline);
   if (parts.shared_sessions != nullptr) parts.shared_sessions->Flush();
   parts.health.Shutdown();
-  parts.grpc.Shutdown(std::max(deadline, std::chrono::system_clock::now() + kFlushTime));
+  parts.grpc.Shutdown(std::max(deadline, std::chrono::steady_clock::now() + kFlushTime));
   if (parts.health_grpc.server != nullptr) parts.health_grpc.Shutdown(deadline);
 }
 

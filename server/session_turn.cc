@@ -1,7 +1,6 @@
 #include "server/session_turn.h"
 
 #include <algorithm>
-#include <chrono>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -16,8 +15,7 @@ absl::StatusOr<SessionTurn> SessionTurn::Begin(const v1::GenerateRequest& messag
   SessionKey key = {tenant, message.session_id()};
   const bool known_new = message.has_session_position() && message.session_position() == 0;
   absl::StatusOr<SessionTable::Turn> begun =
-      shared != nullptr ? shared->BeginTurn(key, known_new)
-                        : table->BeginTurn(key, std::chrono::system_clock::now());
+      shared != nullptr ? shared->BeginTurn(key, known_new) : table->BeginTurn(key, SessionNow());
   if (!begun.ok()) return begun.status();
   SessionTurn turn(*std::move(begun), std::move(key), shared);
   const auto& content = turn.turn_->content();
@@ -73,7 +71,7 @@ void SessionTurn::Commit(std::shared_ptr<const SavedState> state) {
   auto content = std::make_shared<SessionContent>();
   content->ledger = std::move(ledger_);
   content->state = std::move(state);
-  turn_->Commit(content, std::chrono::system_clock::now());
+  turn_->Commit(content, SessionNow());
   turn_ = nullptr;
   if (shared_ != nullptr) shared_->Committed(key_, std::move(content));
 }

@@ -18,9 +18,12 @@ constexpr int kMaxTransfers = 8;
 constexpr int kDefaultPage = 100;
 constexpr int kMaxPage = 1000;
 
-void SetTime(WallTime time, google::protobuf::Timestamp* to) {
+// As the clock on the wall tells it now.
+void SetTime(SessionTime time, google::protobuf::Timestamp* to) {
+  const auto since_epoch =
+      std::chrono::system_clock::now().time_since_epoch() - (SessionNow() - time);
   const auto nanoseconds =
-      std::chrono::duration_cast<std::chrono::nanoseconds>(time.time_since_epoch()).count();
+      std::chrono::duration_cast<std::chrono::nanoseconds>(since_epoch).count();
   to->set_seconds(nanoseconds / 1000000000);
   to->set_nanos(static_cast<int32_t>(nanoseconds % 1000000000));
 }
@@ -103,7 +106,7 @@ grpc::ServerUnaryReactor* SessionsService::Fork(grpc::CallbackServerContext* con
                          LIGER_ASSIGN_OR_RETURN(const SessionKey to,
                                                 KeyOf(*context, message->tenant(),
                                                       message->new_session_id(), "new_session_id"));
-                         return SetSession(table_.Fork(from, to, WallNow()), response);
+                         return SetSession(table_.Fork(from, to, SessionNow()), response);
                        });
 }
 
@@ -112,7 +115,7 @@ grpc::ServerUnaryReactor* SessionsService::Get(grpc::CallbackServerContext* cont
                                                v1::Session* response) {
   return AnswerFetched(context, "Sessions/Get", message->tenant(), message->session_id(),
                        [this, response](const SessionKey& key) {
-                         return SetSession(table_.Get(key, WallNow()), response);
+                         return SetSession(table_.Get(key, SessionNow()), response);
                        });
 }
 
@@ -131,7 +134,7 @@ grpc::ServerUnaryReactor* SessionsService::List(grpc::CallbackServerContext* con
     const int size = message->page_size() > 0 ? message->page_size() : kDefaultPage;
     // The token of a page is the last id of the one before.
     std::vector<SessionInfo> sessions =
-        table_.List(tenant, message->page_token(), size + 1, WallNow());
+        table_.List(tenant, message->page_token(), size + 1, SessionNow());
     if (std::ssize(sessions) > size) {
       sessions.pop_back();
       response->set_next_page_token(sessions.back().key.id);
@@ -148,7 +151,7 @@ grpc::ServerUnaryReactor* SessionsService::Delete(grpc::CallbackServerContext* c
   return AnswerFetched(context, "Sessions/Delete", message->tenant(), message->session_id(),
                        [this](const SessionKey& key) {
                          return shared_ != nullptr ? shared_->Delete(key)
-                                                   : table_.Delete(key, WallNow());
+                                                   : table_.Delete(key, SessionNow());
                        });
 }
 
@@ -185,7 +188,7 @@ class SessionsService::ExportReactor final : public grpc::ServerWriteReactor<v1:
     if (message_.compress()) {
       return absl::UnimplementedError("compress: not offered by this server version");
     }
-    LIGER_ASSIGN_OR_RETURN(const auto content, service_.table_.Read(key, WallNow()));
+    LIGER_ASSIGN_OR_RETURN(const auto content, service_.table_.Read(key, SessionNow()));
     LIGER_RETURN_IF_ERROR(service_.BeginTransfer());
     counted_ = true;
     bytes_ = service_.container_.Write(*content);
@@ -249,7 +252,7 @@ class SessionsService::ImportReactor final : public grpc::ServerReadReactor<v1::
     if (cancelled_.load()) return absl::CancelledError("the client went away");
     if (first_) return absl::InvalidArgumentError("session_id: the stream has no first chunk");
     LIGER_ASSIGN_OR_RETURN(auto content, service_.container_.Read(bytes_));
-    return SetSession(service_.table_.Put(key_, std::move(content), WallNow()), &response_);
+    return SetSession(service_.table_.Put(key_, std::move(content), SessionNow()), &response_);
   }
   void End(const absl::Status& status) {
     service_.metrics_.OnCall("Sessions/Import", status.code());

@@ -25,7 +25,7 @@ SharedSessions::~SharedSessions() = default;
 
 absl::StatusOr<SessionTable::Turn> SharedSessions::BeginTurn(const SessionKey& key,
                                                              bool known_new) {
-  LIGER_ASSIGN_OR_RETURN(SessionTable::Turn turn, table_.BeginTurn(key, WallNow()));
+  LIGER_ASSIGN_OR_RETURN(SessionTable::Turn turn, table_.BeginTurn(key, SessionNow()));
   Known& known = known_[key];
   // What was pushed out here before the store had it.
   if (turn.content() == nullptr && known.unsaved != nullptr) turn.Replace(known.unsaved);
@@ -72,11 +72,11 @@ absl::StatusOr<SessionTable::Turn> SharedSessions::BeginTurn(const SessionKey& k
 }
 
 absl::Status SharedSessions::Fetch(const SessionKey& key) {
-  if (table_.Get(key, WallNow()).ok()) return absl::OkStatus();
+  if (table_.Get(key, SessionNow()).ok()) return absl::OkStatus();
   absl::StatusOr<SessionTable::Turn> turn = BeginTurn(key, /*known_new=*/true);
   if (!turn.ok()) return turn.status();
   // Nothing is new: what was loaded stays here.
-  if (turn->content() != nullptr) turn->Commit(turn->content(), WallNow());
+  if (turn->content() != nullptr) turn->Commit(turn->content(), SessionNow());
   known_[key].held = false;
   static_cast<void>(store_.Release(key));
   return absl::OkStatus();
@@ -85,7 +85,7 @@ absl::Status SharedSessions::Fetch(const SessionKey& key) {
 absl::Status SharedSessions::Delete(const SessionKey& key) {
   const absl::Status fetched = Fetch(key);
   if (absl::IsAborted(fetched)) return fetched;
-  LIGER_RETURN_IF_ERROR(table_.Delete(key, WallNow()));
+  LIGER_RETURN_IF_ERROR(table_.Delete(key, SessionNow()));
   const auto known = known_.find(key);
   if (known != known_.end()) {
     if (known->second.unsaved != nullptr) --unsaved_;
@@ -174,7 +174,7 @@ void SharedSessions::Save(const SessionKey& key, Known* known) {
     --unsaved_;
     Log(LogLevel::kWarning, "session overtaken", {{"tenant", key.tenant}, {"session", key.id}});
     // A turn that goes on with it will hear the same when it ends.
-    static_cast<void>(table_.Delete(key, WallNow()));
+    static_cast<void>(table_.Delete(key, SessionNow()));
     *known = {};
   } else {
     Failed(status);

@@ -19,7 +19,7 @@ SessionTable::Turn::~Turn() {
   if (entry->content == nullptr) table_->Remove(entry);
 }
 
-void SessionTable::Turn::Commit(std::shared_ptr<const SessionContent> content, WallTime now) {
+void SessionTable::Turn::Commit(std::shared_ptr<const SessionContent> content, SessionTime now) {
   SessionTable* const table = std::exchange(table_, nullptr);
   std::lock_guard lock(table->mutex_);
   const auto entry = table->by_key_.at(key_);
@@ -27,7 +27,7 @@ void SessionTable::Turn::Commit(std::shared_ptr<const SessionContent> content, W
   table->SetContent(entry, std::move(content), now);
 }
 
-absl::StatusOr<SessionTable::Turn> SessionTable::BeginTurn(const SessionKey& key, WallTime now) {
+absl::StatusOr<SessionTable::Turn> SessionTable::BeginTurn(const SessionKey& key, SessionTime now) {
   std::lock_guard lock(mutex_);
   RemoveExpired(now);
   auto found = by_key_.find(key);
@@ -45,14 +45,14 @@ absl::StatusOr<SessionTable::Turn> SessionTable::BeginTurn(const SessionKey& key
 }
 
 absl::StatusOr<std::shared_ptr<const SessionContent>> SessionTable::Read(const SessionKey& key,
-                                                                         WallTime now) {
+                                                                         SessionTime now) {
   std::lock_guard lock(mutex_);
   RemoveExpired(now);
   LIGER_ASSIGN_OR_RETURN(const auto entry, Find(key));
   return entry->content;
 }
 
-absl::StatusOr<SessionInfo> SessionTable::Get(const SessionKey& key, WallTime now) {
+absl::StatusOr<SessionInfo> SessionTable::Get(const SessionKey& key, SessionTime now) {
   std::lock_guard lock(mutex_);
   RemoveExpired(now);
   LIGER_ASSIGN_OR_RETURN(const auto entry, Find(key));
@@ -60,7 +60,7 @@ absl::StatusOr<SessionInfo> SessionTable::Get(const SessionKey& key, WallTime no
 }
 
 std::vector<SessionInfo> SessionTable::List(const std::string& tenant, const std::string& after,
-                                            int count, WallTime now) {
+                                            int count, SessionTime now) {
   std::lock_guard lock(mutex_);
   RemoveExpired(now);
   std::vector<SessionInfo> sessions;
@@ -73,7 +73,7 @@ std::vector<SessionInfo> SessionTable::List(const std::string& tenant, const std
 
 absl::StatusOr<SessionInfo> SessionTable::Put(const SessionKey& key,
                                               std::shared_ptr<const SessionContent> content,
-                                              WallTime now) {
+                                              SessionTime now) {
   std::lock_guard lock(mutex_);
   RemoveExpired(now);
   if (by_key_.count(key) > 0) {
@@ -91,12 +91,12 @@ absl::StatusOr<SessionInfo> SessionTable::Put(const SessionKey& key,
 }
 
 absl::StatusOr<SessionInfo> SessionTable::Fork(const SessionKey& from, const SessionKey& to,
-                                               WallTime now) {
+                                               SessionTime now) {
   LIGER_ASSIGN_OR_RETURN(std::shared_ptr<const SessionContent> content, Read(from, now));
   return Put(to, std::move(content), now);
 }
 
-absl::Status SessionTable::Delete(const SessionKey& key, WallTime now) {
+absl::Status SessionTable::Delete(const SessionKey& key, SessionTime now) {
   std::lock_guard lock(mutex_);
   RemoveExpired(now);
   LIGER_ASSIGN_OR_RETURN(const auto entry, Find(key));
@@ -107,7 +107,7 @@ absl::Status SessionTable::Delete(const SessionKey& key, WallTime now) {
   return absl::OkStatus();
 }
 
-void SessionTable::Expire(WallTime now) {
+void SessionTable::Expire(SessionTime now) {
   std::lock_guard lock(mutex_);
   RemoveExpired(now);
 }
@@ -128,7 +128,7 @@ absl::StatusOr<SessionTable::Entries::iterator> SessionTable::Find(const Session
 }
 
 absl::StatusOr<SessionTable::Entries::iterator> SessionTable::Add(const SessionKey& key,
-                                                                  WallTime now) {
+                                                                  SessionTime now) {
   int& count = per_tenant_[key.tenant];
   if (count >= limits_.max_per_tenant) {
     return absl::ResourceExhaustedError(
@@ -140,7 +140,7 @@ absl::StatusOr<SessionTable::Entries::iterator> SessionTable::Add(const SessionK
 }
 
 void SessionTable::SetContent(Entries::iterator entry,
-                              std::shared_ptr<const SessionContent> content, WallTime now) {
+                              std::shared_ptr<const SessionContent> content, SessionTime now) {
   if (entry->content != nullptr) stats_.bytes -= entry->content->bytes();
   entry->content = std::move(content);
   entry->last_used = now;
@@ -164,7 +164,7 @@ void SessionTable::Remove(Entries::iterator entry) {
   entries_.erase(entry);
 }
 
-void SessionTable::RemoveExpired(WallTime now) {
+void SessionTable::RemoveExpired(SessionTime now) {
   for (auto it = entries_.begin();
        it != entries_.end() && now - it->last_used > limits_.time_to_live;) {
     const auto next = std::next(it);

@@ -22,8 +22,9 @@
 
 namespace liger {
 
-using WallTime = std::chrono::system_clock::time_point;
-inline WallTime WallNow() { return std::chrono::system_clock::now(); }
+// A clock that nobody sets: a session must not end because the time of day jumped.
+using SessionTime = std::chrono::steady_clock::time_point;
+inline SessionTime SessionNow() { return std::chrono::steady_clock::now(); }
 
 // What a session holds. Never changed: a turn and a fork share it.
 struct SessionContent {
@@ -49,8 +50,8 @@ struct SessionInfo {
   SessionKey key;
   int64_t position = 0;
   int64_t bytes = 0;
-  WallTime created;
-  WallTime last_used;
+  SessionTime created;
+  SessionTime last_used;
   std::chrono::seconds time_to_live{};
 };
 
@@ -90,7 +91,7 @@ class SessionTable {
     // What the turn begins with is not what is here; null: a new session.
     void Replace(std::shared_ptr<const SessionContent> content) { content_ = std::move(content); }
     // Ends the turn.
-    void Commit(std::shared_ptr<const SessionContent> content, WallTime now);
+    void Commit(std::shared_ptr<const SessionContent> content, SessionTime now);
 
    private:
     friend class SessionTable;
@@ -104,24 +105,25 @@ class SessionTable {
 
   // ABORTED while another turn of this session goes on; RESOURCE_EXHAUSTED where the session would
   // be the tenant's one too many.
-  absl::StatusOr<Turn> BeginTurn(const SessionKey& key, WallTime now);
+  absl::StatusOr<Turn> BeginTurn(const SessionKey& key, SessionTime now);
 
   // NOT_FOUND, as for all below, where there is none.
-  absl::StatusOr<std::shared_ptr<const SessionContent>> Read(const SessionKey& key, WallTime now);
-  absl::StatusOr<SessionInfo> Get(const SessionKey& key, WallTime now);
+  absl::StatusOr<std::shared_ptr<const SessionContent>> Read(const SessionKey& key,
+                                                             SessionTime now);
+  absl::StatusOr<SessionInfo> Get(const SessionKey& key, SessionTime now);
   // Up to `count` sessions of a tenant in the order of their ids, those after `after`.
   std::vector<SessionInfo> List(const std::string& tenant, const std::string& after, int count,
-                                WallTime now);
+                                SessionTime now);
   // Makes a session of what another server had. ALREADY_EXISTS, RESOURCE_EXHAUSTED.
   absl::StatusOr<SessionInfo> Put(const SessionKey& key,
-                                  std::shared_ptr<const SessionContent> content, WallTime now);
+                                  std::shared_ptr<const SessionContent> content, SessionTime now);
   // The session as its last whole turn left it, under another name. Copies nothing.
-  absl::StatusOr<SessionInfo> Fork(const SessionKey& from, const SessionKey& to, WallTime now);
+  absl::StatusOr<SessionInfo> Fork(const SessionKey& from, const SessionKey& to, SessionTime now);
   // ABORTED during a turn.
-  absl::Status Delete(const SessionKey& key, WallTime now);
+  absl::Status Delete(const SessionKey& key, SessionTime now);
 
   // Ends what has outlived its time.
-  void Expire(WallTime now);
+  void Expire(SessionTime now);
   SessionStats stats() const;
 
  private:
@@ -129,18 +131,18 @@ class SessionTable {
     SessionKey key;
     std::shared_ptr<const SessionContent> content;  // null: its first turn goes on
     bool in_turn = false;
-    WallTime created;
-    WallTime last_used;
+    SessionTime created;
+    SessionTime last_used;
   };
   using Entries = std::list<Entry>;  // the least recently used first
 
   // With mutex_ held, as all below.
   absl::StatusOr<Entries::iterator> Find(const SessionKey& key);
-  absl::StatusOr<Entries::iterator> Add(const SessionKey& key, WallTime now);
+  absl::StatusOr<Entries::iterator> Add(const SessionKey& key, SessionTime now);
   void SetContent(Entries::iterator entry, std::shared_ptr<const SessionContent> content,
-                  WallTime now);
+                  SessionTime now);
   void Remove(Entries::iterator entry);
-  void RemoveExpired(WallTime now);
+  void RemoveExpired(SessionTime now);
   SessionInfo InfoOf(const Entry& entry) const;
 
   const SessionLimits limits_;

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import tempfile
 import time
+import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BINARIES = ROOT / os.environ.get("LIGER_BIN_DIR", "build/release/bin")
@@ -104,6 +105,15 @@ class ServerProcess:
 
     def open_files(self) -> int:
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+
+
+def fetch(server, accept="text/plain") -> str:
+    """What /metrics answers."""
+    asked = urllib.request.Request(f"http://{server.metrics_address}/metrics",
+                                   headers={"Accept": accept})
+    with urllib.request.urlopen(asked, timeout=10) as answer:
+        assert answer.headers["Content-Type"].startswith(accept)
+        return answer.read().decode()
 
 
 def eventually(condition, timeout=60, every=0.02):

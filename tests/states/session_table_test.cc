@@ -16,7 +16,7 @@ namespace {
 using std::chrono::seconds;
 
 constexpr int64_t kStateBytes = 1000;
-const WallTime kStart = WallTime(seconds(1000000));
+const SessionTime kStart = SessionTime(seconds(1000000));
 
 std::shared_ptr<const SessionContent> ContentAt(int64_t position) {
   static const auto* const factory = new SavedStateFactory(kStateBytes);
@@ -36,7 +36,7 @@ SessionTable MakeTable(int64_t max_states = 100, int max_per_tenant = 100) {
 
 SessionKey Key(const std::string& id) { return {"tenant", id}; }
 
-void Make(SessionTable* table, const std::string& id, WallTime now = kStart,
+void Make(SessionTable* table, const std::string& id, SessionTime now = kStart,
           int64_t position = 10) {
   auto turn = table->BeginTurn(Key(id), now);
   ASSERT_TRUE(turn.ok()) << turn.status();
