@@ -25,6 +25,7 @@ struct StepStats {
 
 // One request that is done, however it ended.
 struct RequestStats {
+  RequestName name;
   std::string tenant;
   int32_t priority = 0;
   absl::Status status;

@@ -107,7 +107,8 @@ void OutputProcessor::End(EndedRequest& ended, SteadyTime time) {
   }
   request.sink->OnDone(ended.status, request.usage);
   if (observer_ == nullptr) return;
-  observer_->OnRequestFinished({.tenant = std::move(request.tenant),
+  observer_->OnRequestFinished({.name = std::move(request.name),
+                                .tenant = std::move(request.tenant),
                                 .priority = request.priority,
                                 .status = std::move(ended.status),
                                 .usage = request.usage,

@@ -208,6 +208,7 @@ std::unique_ptr<RequestOutput> MakeOutput(RequestId id, Request* request, bool h
   auto output = std::make_unique<RequestOutput>();
   output->id = id;
   output->sink = std::move(request->sink);
+  output->name = std::move(request->name);
   output->tenant = std::move(request->tenant);
   output->priority = request->priority;
   output->arrival = request->arrival;

@@ -118,7 +118,14 @@ class ResponseSink {
   virtual void OnDone(const absl::Status& status, const Usage& usage) = 0;
 };
 
+// What logs and traces call a request.
+struct RequestName {
+  std::string id;
+  std::string trace;  // W3C trace id; empty: none
+};
+
 struct Request {
+  RequestName name;  // for RequestStats alone
   std::string tenant;
   int32_t priority = 0;  // larger is served first; equal ones in the order of their ids
   SteadyTime arrival;    // for timings alone

@@ -71,6 +71,7 @@ class OutputText {
 struct RequestOutput {
   RequestId id = 0;
   std::shared_ptr<ResponseSink> sink;
+  RequestName name;
   std::string tenant;
   int32_t priority = 0;
   SteadyTime arrival;

@@ -47,8 +47,12 @@ std::string Traceparent(const grpc::CallbackServerContext& context) {
   return std::string(value);
 }
 
-// Ids are any UTF-8, metadata is not.
-bool CanBeMetadata(absl::string_view value) {
+std::string TraceId(const std::string& traceparent) {
+  return traceparent.empty() ? traceparent : traceparent.substr(kTraceId, kTraceIdSize);
+}
+
+// Ids are any UTF-8; metadata is not, and scrapers stumble over some of it.
+bool IsPrintable(absl::string_view value) {
   return std::all_of(value.begin(), value.end(),
                      [](unsigned char c) { return absl::ascii_isprint(c); });
 }
@@ -68,10 +72,14 @@ GenerationCall::GenerationCall(const CallEnvironment& environment, absl::string_
       message_(message),
       deadline_(SteadyDeadline(*context)),
       request_id_(message->request_id().empty() ? MakeRequestId() : message->request_id()),
-      traceparent_(Traceparent(*context)) {
+      traceparent_(Traceparent(*context)),
+      name_{.trace = TraceId(traceparent_)} {
   // With errors too: whoever has an answer finds its line in the log, and its trace. Behind the
   // answer: clients try again by themselves only where no metadata came before an error.
-  if (CanBeMetadata(request_id_)) context->AddTrailingMetadata("x-request-id", request_id_);
+  if (IsPrintable(request_id_)) {
+    context->AddTrailingMetadata("x-request-id", request_id_);
+    name_.id = request_id_;
+  }
   if (!traceparent_.empty()) context->AddTrailingMetadata("traceparent", traceparent_);
 }
 
@@ -101,6 +109,7 @@ void GenerationCall::Start() {
   last_token_.resize(request->n);
   request->arrival = arrival_;
   request->deadline = deadline_;
+  request->name = name_;
   request->sink = shared_from_this();
   const bool resumes = !message_->resume_token().empty();
   SharedSessions* const shared =
@@ -218,7 +227,8 @@ void GenerationCall::OnDelta(OutputDelta& delta) {
     use_.Spend(static_cast<int64_t>(delta.token_ids.size()));
     SteadyTime& last = last_token_[delta.index];
     if (last != SteadyTime()) {
-      environment_.metrics->OnTokenGap(delta.time - last, static_cast<int>(delta.token_ids.size()));
+      environment_.metrics->OnTokenGap(delta.time - last, static_cast<int>(delta.token_ids.size()),
+                                       name_);
     }
     last = delta.time;
   }
@@ -286,7 +296,7 @@ void GenerationCall::LogEnd() const {
   const LogLevel level = absl::IsInternal(status_) ? LogLevel::kError : LogLevel::kInfo;
   Log(level, "request",
       {{"id", request_id_},
-       {"trace", traceparent_.empty() ? "" : traceparent_.substr(kTraceId, kTraceIdSize)},
+       {"trace", name_.trace},
        {"method", method_},
        {"tenant", tenant_},
        {"status", CodeName(status_.code())},

@@ -126,6 +126,7 @@ class GenerationCall : public ResponseSink, public std::enable_shared_from_this<
 
   // Where there is a session: set before the request is submitted, then the sink's alone.
   std::optional<SessionTurn> turn_;
+  RequestName name_;               // for metrics; without an id that scrapes could not show
   std::unique_ptr<MovedRequest> moved_;  // the sink's, then the store thread's
 
   // Guarded by mutex_.

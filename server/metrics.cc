@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "engine/status_macros.h"
 #include "prometheus/counter.h"
@@ -16,6 +17,7 @@
 #include "prometheus/histogram.h"
 #include "prometheus/registry.h"
 #include "prometheus/text_serializer.h"
+#include "server/open_metrics.h"
 #include "server/process_stats.h"
 #include "server/rpc_status.h"
 #include "server/version.h"
@@ -30,6 +32,7 @@ using prometheus::MetricFamily;
 using prometheus::MetricType;
 
 constexpr int kFailedStepsUntilDead = 3;
+constexpr char kTextType[] = "text/plain; version=0.0.4; charset=utf-8";
 
 double Seconds(SteadyDuration duration) { return std::chrono::duration<double>(duration).count(); }
 
@@ -208,8 +211,25 @@ class Metrics::Impl {
     return prometheus::BuildHistogram().Name(name).Help(help).Register(*registry).Add({}, buckets);
   }
 
+  // One of a request's latencies.
+  ExemplarHistogram& AddLatency(const char* name, const char* help) {
+    return latencies.try_emplace(name, AddHistogram(name, help), LatencyBuckets()).first->second;
+  }
+
+  MetricsPage Page(absl::string_view accept) {
+    std::vector<MetricFamily> families = registry->Collect();
+    for (MetricFamily& family : gauges->Collect()) families.push_back(std::move(family));
+    if (!absl::StrContains(accept, "application/openmetrics-text")) {
+      return {prometheus::TextSerializer().Serialize(families), kTextType};
+    }
+    Exemplars exemplars;
+    for (auto& [name, histogram] : latencies) exemplars[name] = histogram.Scrape();
+    return {WriteOpenMetrics(families, exemplars), kOpenMetricsType};
+  }
+
   std::shared_ptr<prometheus::Registry> registry = std::make_shared<prometheus::Registry>();
   std::shared_ptr<Gauges> gauges = std::make_shared<Gauges>();
+  std::map<std::string, ExemplarHistogram> latencies;
 
   Counter& prompt_tokens = AddCounter("liger_prompt_tokens_total", "Prompt tokens absorbed.");
   Counter& generation_tokens =
@@ -225,20 +245,21 @@ class Metrics::Impl {
   Histogram& step_sequences =
       AddHistogram("liger_batch_size", "Sequences in one step.", CountBuckets(4096));
 
-  Histogram& queue = AddHistogram("liger_request_queue_time_seconds",
-                                  "From a request's arrival to its first step.");
-  Histogram& prefill = AddHistogram("liger_request_prefill_time_seconds",
-                                    "From an output's first step to its first token.");
-  Histogram& decode = AddHistogram("liger_request_decode_time_seconds",
-                                   "From an output's first token to its last.");
-  Histogram& first_token = AddHistogram("liger_time_to_first_token_seconds",
-                                        "From a request's arrival to an output's first token.");
-  Histogram& per_token = AddHistogram("liger_time_per_output_token_seconds",
-                                      "Decode time over tokens after the first, by request.");
-  Histogram& token_gap = AddHistogram("liger_inter_token_latency_seconds",
-                                      "From one token of an output to the next, as sent.");
-  Histogram& end_to_end = AddHistogram("liger_e2e_request_latency_seconds",
-                                       "From a request's arrival to its end, however it ended.");
+  ExemplarHistogram& queue =
+      AddLatency("liger_request_queue_time_seconds", "From a request's arrival to its first step.");
+  ExemplarHistogram& prefill = AddLatency("liger_request_prefill_time_seconds",
+                                          "From an output's first step to its first token.");
+  ExemplarHistogram& decode =
+      AddLatency("liger_request_decode_time_seconds", "From an output's first token to its last.");
+  ExemplarHistogram& first_token = AddLatency(
+      "liger_time_to_first_token_seconds", "From a request's arrival to an output's first token.");
+  ExemplarHistogram& per_token = AddLatency("liger_time_per_output_token_seconds",
+                                            "Decode time over tokens after the first, by request.");
+  ExemplarHistogram& token_gap = AddLatency("liger_inter_token_latency_seconds",
+                                            "From one token of an output to the next, as sent.");
+  ExemplarHistogram& end_to_end =
+      AddLatency("liger_e2e_request_latency_seconds",
+                 "From a request's arrival to its end, however it ended.");
   Histogram& prompt_length = AddHistogram("liger_request_prompt_tokens",
                                           "Tokens of a request's prompt.", CountBuckets(1 << 20));
   Histogram& output_length =
@@ -285,13 +306,10 @@ Metrics::Metrics() : impl_(std::make_unique<Impl>()) {}
 Metrics::~Metrics() = default;
 
 absl::StatusOr<int> Metrics::Listen(const MetricsEndpointOptions& options) {
-  LIGER_ASSIGN_OR_RETURN(impl_->endpoint, MetricsEndpoint::Start(options, [impl = impl_.get()] {
-                           std::vector<MetricFamily> families = impl->registry->Collect();
-                           for (MetricFamily& family : impl->gauges->Collect()) {
-                             families.push_back(std::move(family));
-                           }
-                           return prometheus::TextSerializer().Serialize(families);
-                         }));
+  LIGER_ASSIGN_OR_RETURN(
+      impl_->endpoint,
+      MetricsEndpoint::Start(
+          options, [impl = impl_.get()](absl::string_view accept) { return impl->Page(accept); }));
   return impl_->endpoint->port();
 }
 
@@ -329,7 +347,7 @@ void Metrics::OnStep(const StepStats& step) {
 }
 
 void Metrics::OnRequestFinished(const RequestStats& request) {
-  impl_->end_to_end.Observe(Seconds(request.end_to_end));
+  impl_->end_to_end.Observe(Seconds(request.end_to_end), request.name);
   impl_->prompt_length.Observe(static_cast<double>(request.usage.prompt_tokens));
   impl_->output_length.Observe(static_cast<double>(request.usage.completion_tokens));
   if (request.outputs.empty()) return;
@@ -337,21 +355,21 @@ void Metrics::OnRequestFinished(const RequestStats& request) {
   for (const OutputFinished& output : request.outputs) {
     (output.reason == FinishReason::kStop ? impl_->success_stop : impl_->success_length)
         .Increment();
-    impl_->prefill.Observe(Seconds(output.timings.prefill));
-    impl_->decode.Observe(Seconds(output.timings.decode));
-    impl_->first_token.Observe(Seconds(output.timings.time_to_first_token));
+    impl_->prefill.Observe(Seconds(output.timings.prefill), request.name);
+    impl_->decode.Observe(Seconds(output.timings.decode), request.name);
+    impl_->first_token.Observe(Seconds(output.timings.time_to_first_token), request.name);
     decode += output.timings.decode;
   }
-  impl_->queue.Observe(Seconds(request.outputs[0].timings.queue));
+  impl_->queue.Observe(Seconds(request.outputs[0].timings.queue), request.name);
   const auto later_tokens =
       request.usage.completion_tokens - static_cast<int64_t>(request.outputs.size());
   if (later_tokens > 0) {
-    impl_->per_token.Observe(Seconds(decode) / static_cast<double>(later_tokens));
+    impl_->per_token.Observe(Seconds(decode) / static_cast<double>(later_tokens), request.name);
   }
 }
 
-void Metrics::OnTokenGap(SteadyDuration gap, int tokens) {
-  for (int i = 0; i < tokens; ++i) impl_->token_gap.Observe(Seconds(gap) / tokens);
+void Metrics::OnTokenGap(SteadyDuration gap, int tokens, const RequestName& name) {
+  for (int i = 0; i < tokens; ++i) impl_->token_gap.Observe(Seconds(gap) / tokens, name);
 }
 
 void Metrics::OnCall(absl::string_view method, absl::StatusCode code) {

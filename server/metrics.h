@@ -46,8 +46,8 @@ class Metrics final : public LoopObserver {
   void OnStep(const StepStats& step) override;
   void OnRequestFinished(const RequestStats& request) override;
 
-  // `tokens` tokens of one output arrived `gap` after those before them.
-  void OnTokenGap(SteadyDuration gap, int tokens);
+  // `tokens` tokens of one output of this request arrived `gap` after those before them.
+  void OnTokenGap(SteadyDuration gap, int tokens, const RequestName& name);
   // A call ended. `method` is "Generation/Generate".
   void OnCall(absl::string_view method, absl::StatusCode code);
 

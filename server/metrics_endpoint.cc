@@ -15,7 +15,6 @@
 namespace liger {
 namespace {
 
-constexpr char kContentType[] = "text/plain; version=0.0.4; charset=utf-8";
 // A connection holds a thread until it is answered or has said nothing for so long.
 constexpr size_t kThreads = 8;
 constexpr time_t kTimeoutSeconds = 5;
@@ -84,16 +83,17 @@ class MetricsEndpoint::Impl {
     if (thread_.joinable()) thread_.join();
   }
 
-  bool Listen(std::function<std::string()> page) {
+  bool Listen(PageMaker page) {
     server_->new_task_queue = [] { return new httplib::ThreadPool(kThreads); };
     server_->set_read_timeout(kTimeoutSeconds);
     server_->set_write_timeout(kTimeoutSeconds);
     // One answer a connection, so that idle ones hold no thread.
     server_->set_keep_alive_max_count(1);
     server_->set_payload_max_length(kMaxRequestBytes);
-    server_->Get("/metrics", [page = std::move(page)](const httplib::Request& /*request*/,
+    server_->Get("/metrics", [page = std::move(page)](const httplib::Request& request,
                                                       httplib::Response& response) {
-      response.set_content(page(), kContentType);
+      const MetricsPage made = page(request.get_header_value("Accept"));
+      response.set_content(made.text, made.content_type);
     });
     const size_t colon = options_.address.rfind(':');
     std::string host = options_.address.substr(0, colon);
@@ -132,7 +132,7 @@ MetricsEndpoint::~MetricsEndpoint() = default;
 int MetricsEndpoint::port() const { return impl_->port(); }
 
 absl::StatusOr<std::unique_ptr<MetricsEndpoint>> MetricsEndpoint::Start(
-    const MetricsEndpointOptions& options, std::function<std::string()> page) {
+    const MetricsEndpointOptions& options, PageMaker page) {
   auto impl = std::make_unique<Impl>(options);
   if (!impl->Listen(std::move(page))) {
     return absl::UnavailableError(

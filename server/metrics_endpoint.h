@@ -8,6 +8,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "server/tls_files.h"
 
 namespace liger {
@@ -18,12 +19,21 @@ struct MetricsEndpointOptions {
   bool verify_clients = false;    // against the client authority of `tls`
 };
 
+// An answer to a scrape.
+struct MetricsPage {
+  std::string text;
+  std::string content_type;
+};
+
 // Listens until destroyed. Every handshake uses the files in force then.
 class MetricsEndpoint {
  public:
-  // `page` makes the text of a scrape, on any thread. UNAVAILABLE where the address is taken.
+  // Makes the page of a scrape, on any thread; `accept` is the scraper's header.
+  using PageMaker = std::function<MetricsPage(absl::string_view accept)>;
+
+  // UNAVAILABLE where the address is taken.
   static absl::StatusOr<std::unique_ptr<MetricsEndpoint>> Start(
-      const MetricsEndpointOptions& options, std::function<std::string()> page);
+      const MetricsEndpointOptions& options, PageMaker page);
   ~MetricsEndpoint();
 
   int port() const;

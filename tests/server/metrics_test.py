@@ -5,21 +5,25 @@ import math
 import socket
 import subprocess
 import threading
+import time
 import urllib.parse
 import urllib.request
 
 import grpc
 import pytest
+from prometheus_client.openmetrics.parser import \
+    text_string_to_metric_families as open_metrics_families
 from prometheus_client.parser import text_string_to_metric_families
 
 from liger_api import Client, generate, request
-from server_process import ENDLESS_TOKENS, ROOT, ServerProcess, eventually
+from server_process import ENDLESS_TOKENS, ROOT, ServerProcess, eventually, fetch
 
 LATENCIES = [
     "liger_time_to_first_token_seconds", "liger_time_per_output_token_seconds",
     "liger_inter_token_latency_seconds", "liger_e2e_request_latency_seconds",
     "liger_request_queue_time_seconds", "liger_request_prefill_time_seconds",
     "liger_request_decode_time_seconds", "liger_step_seconds", "liger_scheduler_seconds"]
+OF_REQUESTS = LATENCIES[:7]
 
 
 @pytest.fixture(scope="module")
@@ -28,14 +32,9 @@ def server(tiny_flags):
         yield process
 
 
-def scrape(server) -> str:
-    with urllib.request.urlopen(f"http://{server.metrics_address}/metrics", timeout=10) as answer:
-        return answer.read().decode()
-
-
 def sample(server, name, **labels) -> float:
     """The sum of the samples of this name that have these labels."""
-    return sum(s.value for family in text_string_to_metric_families(scrape(server))
+    return sum(s.value for family in text_string_to_metric_families(fetch(server))
                for s in family.samples
                if s.name == name and labels.items() <= s.labels.items())
 
@@ -85,7 +84,7 @@ def test_running_and_waiting(server):
 
 
 def test_latency_buckets_begin_at_100_microseconds(server):
-    families = {f.name: f for f in text_string_to_metric_families(scrape(server))}
+    families = {f.name: f for f in text_string_to_metric_families(fetch(server))}
     for name in LATENCIES:
         bounds = [float(s.labels["le"]) for s in families[name].samples
                   if s.name.endswith("_bucket")]
@@ -93,9 +92,81 @@ def test_latency_buckets_begin_at_100_microseconds(server):
 
 
 def test_promtool_finds_nothing(server):
-    done = subprocess.run(["promtool", "check", "metrics"], input=scrape(server), text=True,
+    done = subprocess.run(["promtool", "check", "metrics"], input=fetch(server), text=True,
                           capture_output=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def open_metrics(server) -> dict:
+    text = fetch(server, "application/openmetrics-text")
+    return {family.name: family for family in open_metrics_families(text)}
+
+
+def test_open_metrics_says_the_same(server):
+    generate(Client(server.address), ids=[1, 2, 3], stopping={"max_tokens": 20})
+
+    def samples(families):
+        number = lambda labels: {k: float(v) if k == "le" else v for k, v in labels.items()}
+        return {(s.name, *sorted(number(s.labels).items())): s.value for family in families
+                for s in family.samples if s.name.startswith("liger_")}
+
+    def agree():
+        one = samples(open_metrics(server).values())
+        other = samples(text_string_to_metric_families(fetch(server)))
+        # The text has sums to 16 digits.
+        return len(one) > 300 and one.keys() == other.keys() and all(
+            math.isclose(value, other[key], rel_tol=1e-12) for key, value in one.items())
+
+    eventually(agree, timeout=20)  # the last call's numbers may come between the two
+
+
+def exemplars(server, name):
+    """Those of a histogram: bounds of the bucket, labels and value."""
+    lower, found = 0.0, []
+    for sample in open_metrics(server)[name].samples:
+        if sample.name.endswith("_bucket"):
+            upper = float(sample.labels["le"])
+            if sample.exemplar:
+                found.append((lower, upper, sample.exemplar))
+            lower = upper
+    return found
+
+
+def named(server, name, **labels):
+    return [e for _, _, e in exemplars(server, name) if labels.items() <= e.labels.items()]
+
+
+def test_exemplars_name_a_request_and_its_trace(server):
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    open_metrics(server)  # from now on each bucket takes a new one
+    client = Client(server.address)
+    client.generation.Complete(
+        request(ids=[1, 2, 3], request_id="the one", stopping={"max_tokens": 20}), timeout=30,
+        metadata=[("traceparent", f"00-{trace}-00f067aa0ba902b7-01")])
+    line = server.wait_for_event("request", id="the one")
+    assert line["trace"] == trace
+    for name in OF_REQUESTS:
+        assert eventually(lambda name=name: named(server, name, trace_id=trace,
+                                                  request_id="the one")), name
+        for lower, upper, exemplar in exemplars(server, name):
+            assert lower <= exemplar.value <= upper
+            assert abs(float(exemplar.timestamp) - time.time()) < 120
+    # The log has the same latency.
+    (first_token,) = named(server, OF_REQUESTS[0], request_id="the one")
+    assert abs(first_token.value * 1000 - line["ttft_ms"]) < 20
+
+
+def test_ids_that_scrapes_cannot_show(server):
+    trace = "a" * 32
+    client = Client(server.address)
+    for name in ("zero\0", 'quote"s', "日本", "x" * 200):
+        open_metrics(server)
+        client.generation.Complete(
+            request(ids=[1], request_id=name, stopping={"max_tokens": 1}), timeout=30,
+            metadata=[("traceparent", f"00-{trace}-00f067aa0ba902b7-01")])
+        (found,) = eventually(lambda: named(server, OF_REQUESTS[3], trace_id=trace))
+        shown = {"request_id": name} if name.startswith("quote") else {}
+        assert found.labels == {"trace_id": trace, **shown}
 
 
 def free_port() -> int:
@@ -115,17 +186,29 @@ def query(server, tmp_path):
     with open(tmp_path / "log", "wb") as log:
         prometheus = subprocess.Popen(
             ["prometheus", f"--config.file={tmp_path}/prometheus.yml",
+             "--enable-feature=exemplar-storage",
              f"--storage.tsdb.path={tmp_path}/data", f"--web.listen-address={address}"],
             stdout=log, stderr=log)
 
+    def data(path, **arguments):
+        url = f"http://{address}/api/v1/{path}?{urllib.parse.urlencode(arguments)}"
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return json.load(answer)["data"]
+
     def ask(expression):
-        url = f"http://{address}/api/v1/query?" + urllib.parse.urlencode({"query": expression})
         try:
-            with urllib.request.urlopen(url, timeout=10) as answer:
-                result = json.load(answer)["data"]["result"]
+            result = data("query", query=expression)["result"]
         except OSError:
             return None  # not up yet
         return [float(series["value"][1]) for series in result]
+
+    def ask_exemplars(expression):
+        now = time.time()
+        return [exemplar["labels"] for series in
+                data("query_exemplars", query=expression, start=now - 600, end=now + 60)
+                for exemplar in series["exemplars"]]
+
+    ask.exemplars = ask_exemplars
 
     try:
         eventually(lambda: ask('up{job="liger"}') == [1.0])
@@ -141,6 +224,16 @@ def test_a_real_prometheus_scrapes_and_answers(server, query):
     for name in LATENCIES:
         quantile = query(f"histogram_quantile(0.99, sum by (le) ({name}_bucket))")
         assert len(quantile) == 1, name
+
+
+def test_a_real_prometheus_keeps_exemplars(server, query):
+    client = Client(server.address)
+
+    def kept():
+        generate(client, ids=[1, 2, 3], request_id="kept", stopping={"max_tokens": 20})
+        return {"request_id": "kept"} in query.exemplars(f"{OF_REQUESTS[0]}_bucket")
+
+    eventually(kept, every=0.5)
 
 
 def test_every_panel_of_the_dashboard_has_data(server, query):
