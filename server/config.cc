@@ -164,6 +164,10 @@ void AddCapacityFlags(CLI::App& app, ServerConfig& config) {
       "Most tokens that one step absorbs; auto: 512 on a CPU, 4096 on a GPU, or twice --max-slots")
       ->default_str("auto")
       ->check(InRange(16, 65536));
+  Add(app, "message-mib", config.message_mib,
+      "Memory for messages being served and answers not yet read, in MiB; as much again for gRPC's "
+      "buffers; a 32nd of it, and at most 16 MiB, is the largest message")
+      ->check(InRange<int64_t>(64, int64_t{1} << 20));
   Add(app, "max-prompt-tokens", config.max_prompt_tokens, "Longest prompt")
       ->check(InRange<int64_t>(1, int64_t{1} << 30));
   Add(app, "max-output-tokens", config.max_output_tokens, "Largest max_tokens of a request")

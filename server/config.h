@@ -43,6 +43,7 @@ struct ServerConfig {
   absl::Duration patience = absl::Seconds(30);
   absl::flat_hash_map<std::string, double> tenant_weights;  // others have 1
   int64_t session_mib = 1024;                               // host memory for sessions
+  int64_t message_mib = 512;  // host memory for messages, and as much for gRPC's buffers
   int max_sessions_per_tenant = 1000;
   absl::Duration session_ttl = absl::Hours(1);
   std::string state_store;     // "redis://..."; empty: none

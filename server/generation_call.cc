@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <functional>
 #include <utility>
 
 #include "absl/random/random.h"
@@ -57,6 +58,9 @@ bool IsPrintable(absl::string_view value) {
                      [](unsigned char c) { return absl::ascii_isprint(c); });
 }
 
+// Memory for each byte of log-probabilities on the wire: every candidate is an object.
+constexpr int64_t kLogprobMemory = 8;
+
 double Milliseconds(SteadyDuration duration) {
   return std::chrono::duration<double, std::milli>(duration).count();
 }
@@ -87,7 +91,7 @@ GenerationCall::~GenerationCall() { LogEnd(); }
 
 void GenerationCall::Start() {
   const absl::Status added = environment_.registry->Add(
-      shared_from_this(), static_cast<int64_t>(message_->ByteSizeLong()));
+      shared_from_this(), static_cast<int64_t>(message_->SpaceUsedLong()));
   if (!added.ok()) return EndCall(added, {});
   absl::StatusOr<Request> request = ReadParameters(*message_, environment_.limits);
   if (!request.ok()) return EndCall(request.status(), {});
@@ -105,11 +109,12 @@ void GenerationCall::Start() {
   if (!ticket.ok()) return EndCall(ticket.status(), {});
 
   tenant_ = request->tenant;
+  request->name = name_;
   seed_ = request->sampling.seed;
+  logprobs_ = request->sampling.logprobs;
   last_token_.resize(request->n);
   request->arrival = arrival_;
   request->deadline = deadline_;
-  request->name = name_;
   request->sink = shared_from_this();
   const bool resumes = !message_->resume_token().empty();
   SharedSessions* const shared =
@@ -206,9 +211,23 @@ void GenerationCall::OnClientGone() {
 
 void GenerationCall::CutOffIfStalled(SteadyTime since) {
   std::lock_guard lock(mutex_);
+  if (waiting_since_.has_value() && *waiting_since_ < since) Cancel("client stalled");
+}
+
+int64_t GenerationCall::AnswerMemory() {
+  std::lock_guard lock(mutex_);
+  return AnswerBytes() * (logprobs_ ? kLogprobMemory : 1);
+}
+
+void GenerationCall::CutOff(const char* why) {
+  std::lock_guard lock(mutex_);
+  Cancel(why);
+}
+
+void GenerationCall::Cancel(const char* why) {
   // The context lives until OnCallDone returns.
-  if (call_done_ || client_gone_ || !waiting_since_.has_value() || *waiting_since_ >= since) return;
-  Log(LogLevel::kWarning, "client stalled", {{"id", request_id_}, {"peer", context_->peer()}});
+  if (call_done_ || client_gone_) return;
+  Log(LogLevel::kWarning, why, {{"id", request_id_}, {"peer", context_->peer()}});
   context_->TryCancel();
 }
 
@@ -280,6 +299,9 @@ void GenerationCall::EndCall(absl::Status status, const Usage& usage) {
   use_.Release();
   status_ = std::move(status);
   usage_ = usage;
+  // gRPC would keep it until the client has the answer. Its own object is no constant.
+  v1::GenerateRequest().Swap(const_cast<v1::GenerateRequest*>(std::exchange(message_, nullptr)));
+  environment_.registry->ReleaseMessage(this);
   End(ToGrpcStatus(status_), usage);
 }
 
@@ -311,22 +333,23 @@ void GenerationCall::LogEnd() const {
 
 absl::Status CallRegistry::Add(const std::shared_ptr<GenerationCall>& call, int64_t message_bytes) {
   std::lock_guard lock(mutex_);
-  if (message_bytes_ + message_bytes > max_message_bytes_) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("requests of ", message_bytes_, " bytes are being served; this one's ",
-                     message_bytes, " would be over the limit of ", max_message_bytes_));
-  }
-  message_bytes_ += message_bytes;
   calls_.emplace(call.get(), Entry{call, message_bytes});
-  return absl::OkStatus();
+  message_bytes_ += message_bytes;
+  if (message_bytes_ + answer_bytes_ <= max_bytes_) return absl::OkStatus();
+  return absl::ResourceExhaustedError(
+      absl::StrCat("messages being served take ", message_bytes_ - message_bytes,
+                   " bytes and answers not yet read ", answer_bytes_, "; this message's ",
+                   message_bytes, " would be over the limit of ", max_bytes_, " (--message-mib)"));
+}
+
+void CallRegistry::ReleaseMessage(GenerationCall* call) {
+  std::lock_guard lock(mutex_);
+  message_bytes_ -= std::exchange(calls_.at(call).message_bytes, 0);
 }
 
 void CallRegistry::Remove(GenerationCall* call) {
   std::lock_guard lock(mutex_);
-  const auto found = calls_.find(call);
-  if (found == calls_.end()) return;
-  message_bytes_ -= found->second.message_bytes;
-  calls_.erase(found);
+  calls_.erase(call);
 }
 
 size_t CallRegistry::size() const {
@@ -334,16 +357,35 @@ size_t CallRegistry::size() const {
   return calls_.size();
 }
 
-void CallRegistry::CutOffStalled(SteadyTime since) {
-  std::vector<std::shared_ptr<GenerationCall>> calls;
+void CallRegistry::CutOffSlow(SteadyTime since) {
+  std::vector<std::pair<int64_t, std::shared_ptr<GenerationCall>>> calls;
+  int64_t over = 0;
   {
     std::lock_guard lock(mutex_);
     calls.reserve(calls_.size());
     for (const auto& [pointer, entry] : calls_) {
-      if (auto alive = entry.call.lock()) calls.push_back(std::move(alive));
+      if (auto alive = entry.call.lock()) calls.emplace_back(0, std::move(alive));
     }
+    over = message_bytes_ - max_bytes_;
   }
-  for (const auto& call : calls) call->CutOffIfStalled(since);
+  int64_t answers = 0;
+  for (auto& [memory, call] : calls) {
+    call->CutOffIfStalled(since);
+    memory = call->AnswerMemory();
+    answers += memory;
+  }
+  {
+    std::lock_guard lock(mutex_);
+    answer_bytes_ = answers;
+  }
+  over += answers;
+  if (over <= 0) return;
+  std::sort(calls.begin(), calls.end(), std::greater<>());
+  for (const auto& [memory, call] : calls) {
+    if (over <= 0) break;
+    call->CutOff("answers over --message-mib");
+    over -= memory;
+  }
 }
 
 }  // namespace liger

@@ -61,6 +61,9 @@ class GenerationCall : public ResponseSink, public std::enable_shared_from_this<
 
   // Cancels the call where gRPC has had bytes for the client since before `since`.
   void CutOffIfStalled(SteadyTime since);
+  // About how much memory the part of the answer takes that the client has yet to get.
+  int64_t AnswerMemory();
+  void CutOff(const char* why);
 
   // What the reactor hears from gRPC.
   void OnClientGone();
@@ -87,6 +90,8 @@ class GenerationCall : public ResponseSink, public std::enable_shared_from_this<
   virtual bool CanMove() const = 0;
   // The client is gone: what waits for it need not be kept.
   virtual void Drop() = 0;
+  // Of what was delivered and the client has yet to get, on the wire. With mutex_ held.
+  virtual int64_t AnswerBytes() const = 0;
 
   // gRPC was handed bytes for the client, or got rid of them. With mutex_ held.
   void BytesWait() { waiting_since_ = std::chrono::steady_clock::now(); }
@@ -109,24 +114,27 @@ class GenerationCall : public ResponseSink, public std::enable_shared_from_this<
   // Leaves moved_ in the store; returns `status` with what the client needs to go on with it.
   absl::Status Move(absl::Status status, const SessionContent* session);
   void EndCall(absl::Status status, const Usage& usage);
+  // With mutex_ held.
+  void Cancel(const char* why);
   void LogEnd() const;
 
   const CallEnvironment& environment_;
   const absl::string_view method_;
   grpc::CallbackServerContext* const context_;
-  const v1::GenerateRequest* const message_;
+  const v1::GenerateRequest* message_;  // null after the end
   const SteadyTime arrival_ = std::chrono::steady_clock::now();
   const std::optional<SteadyTime> deadline_;
   std::string request_id_;
   const std::string traceparent_;  // W3C trace context; empty: the client sent none
+  RequestName name_;               // for metrics; without an id that scrapes could not show
 
   // Set before the request is submitted, constant from then on.
   std::string tenant_;
   uint64_t seed_ = 0;
+  bool logprobs_ = false;
 
   // Where there is a session: set before the request is submitted, then the sink's alone.
   std::optional<SessionTurn> turn_;
-  RequestName name_;               // for metrics; without an id that scrapes could not show
   std::unique_ptr<MovedRequest> moved_;  // the sink's, then the store thread's
 
   // Guarded by mutex_.
@@ -142,20 +150,22 @@ class GenerationCall : public ResponseSink, public std::enable_shared_from_this<
   Usage usage_;
 };
 
-// The calls that gRPC has not finished. Thread-safe.
+// The calls that gRPC has not finished, and the memory of their messages. Thread-safe.
 class CallRegistry {
  public:
-  // `max_message_bytes` bounds the messages of all calls together: gRPC keeps each until its call
-  // is done, waiting ones too.
-  explicit CallRegistry(int64_t max_message_bytes = int64_t{1} << 29)
-      : max_message_bytes_(max_message_bytes) {}
+  // `max_bytes` bounds the messages being served and the answers not yet sent, of all calls
+  // together.
+  explicit CallRegistry(int64_t max_bytes) : max_bytes_(max_bytes) {}
 
-  // RESOURCE_EXHAUSTED where the messages would then be over that bound.
+  // RESOURCE_EXHAUSTED where they would be over that bound with this message; the call is
+  // registered all the same.
   absl::Status Add(const std::shared_ptr<GenerationCall>& call, int64_t message_bytes);
-  // Does nothing for a call that was not added.
+  // The call needs its message no more. Once.
+  void ReleaseMessage(GenerationCall* call);
   void Remove(GenerationCall* call);
-  // Cuts off the clients that have read nothing since before `since`.
-  void CutOffStalled(SteadyTime since);
+  // Cuts off the clients that have read nothing since before `since` and, where the answers take
+  // more than there is, those that have most to read. To be called every second or so.
+  void CutOffSlow(SteadyTime since);
   size_t size() const;
 
  private:
@@ -164,10 +174,11 @@ class CallRegistry {
     int64_t message_bytes;
   };
 
-  const int64_t max_message_bytes_;
+  const int64_t max_bytes_;
   mutable std::mutex mutex_;
   std::unordered_map<GenerationCall*, Entry> calls_;  // guarded by mutex_
   int64_t message_bytes_ = 0;                         // guarded by mutex_
+  int64_t answer_bytes_ = 0;                          // guarded by mutex_; when last looked
 };
 
 }  // namespace liger

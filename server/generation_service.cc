@@ -45,6 +45,10 @@ class StreamedCall final : public GenerationCall {
   void Drop() override {
     if (pending_.has_value()) pending_->Clear();
   }
+  int64_t AnswerBytes() const override {
+    // What is being written is there twice: gRPC has made bytes of it.
+    return (pending_.has_value() ? pending_->bytes() : 0) + 2 * current_bytes_;
+  }
 
   void Write();
 
@@ -53,6 +57,7 @@ class StreamedCall final : public GenerationCall {
   // Guarded by mutex_.
   std::optional<PendingResponses> pending_;  // from started on
   v1::GenerateResponse current_;             // being written
+  int64_t current_bytes_ = 0;
   bool writing_ = false;
   std::optional<grpc::Status> end_;  // to be sent after what is pending
 };
@@ -87,7 +92,9 @@ void StreamedCall::OnWriteDone(bool ok) {
 void StreamedCall::Write() {
   if (writing_) return;
   if (pending_.has_value() && !pending_->empty()) {
+    current_bytes_ = pending_->bytes();
     current_ = pending_->TakeFront();
+    current_bytes_ -= pending_->bytes();
     writing_ = true;
     BytesWait();
     reactor_->StartWrite(&current_);
@@ -118,6 +125,7 @@ class UnaryCall final : public GenerationCall {
   void End(const grpc::Status& status, const Usage& usage) override;
   bool CanMove() const override { return false; }
   void Drop() override {}
+  int64_t AnswerBytes() const override { return builder_.bytes(); }
 
   CompletionBuilder builder_;  // guarded by mutex_
   Reactor* const reactor_;     // gRPC's, and there until it heard Finish

@@ -1,5 +1,6 @@
 #include "server/grpc_server.h"
 
+#include <algorithm>
 #include <climits>
 #include <utility>
 
@@ -11,11 +12,12 @@
 namespace liger {
 namespace {
 
-constexpr int kMaxMessageBytes = 16 << 20;
+constexpr int64_t kMaxMessageBytes = 16 << 20;
+// gRPC reads a message before anyone can refuse it. One of nothing but empty elements then takes
+// 28 times its size.
+constexpr int64_t kMemoryOfMessage = 32;
 constexpr int kMaxMetadataBytes = 16 << 10;
 constexpr int kMaxStreamsPerConnection = 1024;
-// Of all messages being received and sent; beyond it gRPC slows its peers down.
-constexpr size_t kMaxBufferedBytes = size_t{1} << 30;
 // A peer that answers no ping in this time is gone: half-open connections end.
 constexpr int kKeepaliveMilliseconds = 60000;
 constexpr int kKeepaliveTimeoutMilliseconds = 20000;
@@ -25,9 +27,10 @@ constexpr int kHandshakeMilliseconds = 20000;
 constexpr int kMinPingMilliseconds = 10000;
 
 void SetArguments(const GrpcServerOptions& options, grpc::ServerBuilder& builder) {
-  builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
+  builder.SetMaxReceiveMessageSize(
+      static_cast<int>(std::min(kMaxMessageBytes, options.buffer_bytes / kMemoryOfMessage)));
   builder.SetMaxSendMessageSize(-1);
-  builder.SetResourceQuota(grpc::ResourceQuota().Resize(kMaxBufferedBytes));
+  builder.SetResourceQuota(grpc::ResourceQuota().Resize(static_cast<size_t>(options.buffer_bytes)));
   builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, kMaxMetadataBytes);
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxStreamsPerConnection);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMilliseconds);

@@ -22,8 +22,11 @@ struct GrpcServerOptions {
   std::string flag;     // that names the address, for errors: "--listen"
   std::string address;  // "host:port" or "unix:path"
   absl::Duration max_connection_age = absl::InfiniteDuration();
-  const TlsFiles* tls = nullptr;   // null: plaintext; else outlives the server
-  CallGate gate;                   // may be empty: every call passes
+  const TlsFiles* tls = nullptr;  // null: plaintext; else outlives the server
+  CallGate gate;                  // may be empty: every call passes
+  // Of all messages being received and sent; beyond it gRPC slows its peers down. One message may
+  // have a small part of it.
+  int64_t buffer_bytes = int64_t{512} << 20;
   int descriptor_limit = INT_MAX;  // as of a listener
 };
 

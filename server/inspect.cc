@@ -23,9 +23,6 @@ namespace {
 
 using nlohmann::ordered_json;
 
-// What a server needs beside weights and states.
-constexpr int64_t kWorkingBytes = int64_t{200} << 20;
-
 struct InspectRequest {
   CheckpointOptions files;
   uint64_t memory = 0;  // 0: what this machine has available

@@ -280,6 +280,16 @@ class Metrics::Impl {
                                                           .Help("1; the labels say what runs.")
                                                           .Register(*registry);
 
+  prometheus::Family<prometheus::Gauge>& device_memory =
+      prometheus::BuildGauge()
+          .Name("liger_device_memory_bytes")
+          .Help("What computes holds so much of, from the start.")
+          .Register(*registry);
+  prometheus::Family<prometheus::Gauge>& planned_memory =
+      prometheus::BuildGauge()
+          .Name("liger_planned_memory_bytes")
+          .Help("The most resident memory that clients can bring the server to.")
+          .Register(*registry);
   prometheus::Family<Counter>& refused =
       prometheus::BuildCounter()
           .Name("liger_calls_refused_total")
@@ -319,7 +329,7 @@ void Metrics::SetStates(std::function<StateStats()> states) {
   impl_->gauges->SetStates(std::move(states));
 }
 
-void Metrics::SetModel(const EngineInfo& info) {
+void Metrics::SetModel(const EngineInfo& info, int slots, int64_t planned_bytes) {
   impl_->build_info
       .Add({{"version", std::string(kServerVersion)},
             {"model", info.config.name},
@@ -327,6 +337,10 @@ void Metrics::SetModel(const EngineInfo& info) {
             {"dtype", info.dtype},
             {"gate", std::string(GateName(info.config.gate))}})
       .Set(1);
+  impl_->device_memory.Add({{"use", "weights"}}).Set(static_cast<double>(info.weight_bytes));
+  impl_->device_memory.Add({{"use", "slots"}})
+      .Set(static_cast<double>(info.state_bytes) * static_cast<double>(slots));
+  impl_->planned_memory.Add({}).Set(static_cast<double>(planned_bytes));
 }
 
 void Metrics::OnStep(const StepStats& step) {

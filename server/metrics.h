@@ -40,8 +40,9 @@ class Metrics final : public LoopObserver {
   // From now on scrapes report what `loads` returns. Null, set before its loop ends, stops that.
   void SetLoads(std::function<Loads()> loads);
   void SetStates(std::function<StateStats()> states);
-  // The labels of liger_build_info.
-  void SetModel(const EngineInfo& info);
+  // What is fixed once the model is there: labels, the device's memory, and the host's that is
+  // planned for.
+  void SetModel(const EngineInfo& info, int slots, int64_t planned_bytes);
 
   void OnStep(const StepStats& step) override;
   void OnRequestFinished(const RequestStats& request) override;

@@ -6,6 +6,9 @@
 namespace liger {
 namespace {
 
+// Of a token id on the wire, at most.
+constexpr int64_t kTokenBytes = 5;
+
 void SetDuration(SteadyDuration from, google::protobuf::Duration* to) {
   const int64_t nanos = std::chrono::duration_cast<std::chrono::nanoseconds>(from).count();
   to->set_seconds(nanos / 1000000000);
@@ -68,69 +71,68 @@ absl::string_view WholeCharacters(absl::string_view text, size_t limit) {
 
 void PendingResponses::AddStarted(const std::string& request_id, uint64_t seed,
                                   const RequestStarted& started) {
-  v1::Started* to = messages_.emplace_back().mutable_started();
+  v1::Started* to = messages_.emplace_back().response.mutable_started();
   to->set_request_id(request_id);
   to->set_seed(seed);
   to->set_prompt_tokens(started.prompt_tokens);
   to->set_cached_tokens(started.cached_tokens);
 }
 
-PendingResponses::OpenDelta& PendingResponses::Room(int index, int64_t first_token_index) {
-  OpenDelta& open = open_[index];
-  if (open.delta == nullptr || open.bytes >= kMaxMessageBytes) {
-    open = {messages_.emplace_back().mutable_delta(), 0};
-    open.delta->set_index(index);
+PendingResponses::Message& PendingResponses::Room(int index, int64_t first_token_index) {
+  Message*& open = open_[index];
+  if (open == nullptr || open->bytes >= kMaxMessageBytes) {
+    open = &messages_.emplace_back();
+    open->response.mutable_delta()->set_index(index);
   }
-  if (open.delta->token_ids().empty()) open.delta->set_first_token_index(first_token_index);
-  return open;
+  v1::Delta* const delta = open->response.mutable_delta();
+  if (delta->token_ids().empty()) delta->set_first_token_index(first_token_index);
+  return *open;
 }
 
 void PendingResponses::AddDelta(const OutputDelta& delta) {
   // Text goes first: a token never comes before all of its text.
   absl::string_view text = delta.text;
   while (!text.empty()) {
-    OpenDelta& open = Room(delta.index, delta.first_token_index);
+    Message& open = Room(delta.index, delta.first_token_index);
     const int64_t room = std::max<int64_t>(4, kMaxMessageBytes - open.bytes);
     const absl::string_view piece = WholeCharacters(text, static_cast<size_t>(room));
-    open.delta->mutable_text()->append(piece.data(), piece.size());
+    open.response.mutable_delta()->mutable_text()->append(piece.data(), piece.size());
     // Full even where a character did not fit.
-    open.bytes = piece.size() < text.size() ? kMaxMessageBytes
-                                            : open.bytes + static_cast<int64_t>(piece.size());
+    Count(piece.size() < text.size() ? room : static_cast<int64_t>(piece.size()), &open);
     text.remove_prefix(piece.size());
   }
   for (size_t i = 0; i < delta.token_ids.size(); ++i) {
-    OpenDelta& open = Room(delta.index, delta.first_token_index + static_cast<int64_t>(i));
-    open.delta->add_token_ids(delta.token_ids[i]);
-    open.bytes += 5;
-    if (!delta.logprobs.empty()) {
-      open.bytes += AddLogprob(delta.logprobs[i], tokenizer_, open.delta->mutable_logprobs());
-    }
+    Message& open = Room(delta.index, delta.first_token_index + static_cast<int64_t>(i));
+    v1::Delta* const to = open.response.mutable_delta();
+    to->add_token_ids(delta.token_ids[i]);
+    Count(kTokenBytes, &open);
+    if (delta.logprobs.empty()) continue;
+    Count(AddLogprob(delta.logprobs[i], tokenizer_, to->mutable_logprobs()), &open);
   }
 }
 
 void PendingResponses::AddFinished(const OutputFinished& finished) {
-  open_[finished.index] = {};
-  SetFinished(finished, messages_.emplace_back().mutable_finished());
+  open_[finished.index] = nullptr;
+  SetFinished(finished, messages_.emplace_back().response.mutable_finished());
 }
 
 void PendingResponses::AddUsage(const Usage& usage) {
-  SetUsage(usage, messages_.emplace_back().mutable_usage());
+  SetUsage(usage, messages_.emplace_back().response.mutable_usage());
 }
 
 v1::GenerateResponse PendingResponses::TakeFront() {
-  v1::GenerateResponse& front = messages_.front();
-  if (front.has_delta()) {
-    OpenDelta& open = open_[front.delta().index()];
-    if (open.delta == &front.delta()) open = {};
-  }
-  v1::GenerateResponse message = std::move(front);
+  Message& front = messages_.front();
+  std::replace(open_.begin(), open_.end(), &front, static_cast<Message*>(nullptr));
+  bytes_ -= front.bytes;
+  v1::GenerateResponse response = std::move(front.response);
   messages_.pop_front();
-  return message;
+  return response;
 }
 
 void PendingResponses::Clear() {
   messages_.clear();
-  std::fill(open_.begin(), open_.end(), OpenDelta{});
+  bytes_ = 0;
+  std::fill(open_.begin(), open_.end(), nullptr);
 }
 
 void CompletionBuilder::SetStarted(const std::string& request_id, uint64_t seed, int outputs) {
@@ -143,8 +145,9 @@ void CompletionBuilder::AddDelta(const OutputDelta& delta) {
   v1::Choice* choice = response_->mutable_choices(delta.index);
   choice->mutable_text()->append(delta.text);
   choice->mutable_token_ids()->Add(delta.token_ids.begin(), delta.token_ids.end());
+  bytes_ += static_cast<int64_t>(delta.text.size() + delta.token_ids.size() * kTokenBytes);
   for (const TokenResult& result : delta.logprobs) {
-    AddLogprob(result, tokenizer_, choice->mutable_logprobs());
+    bytes_ += AddLogprob(result, tokenizer_, choice->mutable_logprobs());
   }
 }
 

@@ -32,22 +32,28 @@ class PendingResponses {
   void AddUsage(const Usage& usage);
 
   bool empty() const { return messages_.empty(); }
+  // About how many bytes all of them take on the wire.
+  int64_t bytes() const { return bytes_; }
   v1::GenerateResponse TakeFront();
   void Clear();
 
  private:
-  // The last waiting delta of an output, which takes more; null: none does.
-  struct OpenDelta {
-    v1::Delta* delta = nullptr;
+  struct Message {
+    v1::GenerateResponse response;
     int64_t bytes = 0;
   };
 
   // A delta of this output with room; a new one where there is none.
-  OpenDelta& Room(int index, int64_t first_token_index);
+  Message& Room(int index, int64_t first_token_index);
+  void Count(int64_t bytes, Message* message) {
+    message->bytes += bytes;
+    bytes_ += bytes;
+  }
 
   const Tokenizer* tokenizer_;
-  std::deque<v1::GenerateResponse> messages_;
-  std::vector<OpenDelta> open_;  // by output
+  std::deque<Message> messages_;
+  int64_t bytes_ = 0;
+  std::vector<Message*> open_;  // by output: its last delta, which takes more; null: none does
 };
 
 // Builds the unary answer. Not thread-safe; `response` and `tokenizer` (may be null) must outlive
@@ -61,10 +67,13 @@ class CompletionBuilder {
   void AddDelta(const OutputDelta& delta);
   void AddFinished(const OutputFinished& finished);
   void SetUsage(const Usage& usage);
+  // About how many bytes the answer takes on the wire so far.
+  int64_t bytes() const { return bytes_; }
 
  private:
   const Tokenizer* tokenizer_;
   v1::CompleteResponse* response_;
+  int64_t bytes_ = 0;
 };
 
 }  // namespace liger

@@ -16,6 +16,9 @@
 
 namespace liger {
 
+// What a server takes beside weights, states and messages: code, work space, allocators' slack.
+inline constexpr int64_t kWorkingBytes = int64_t{300} << 20;
+
 struct ServedModel {
   std::unique_ptr<Engine> engine;
   std::unique_ptr<Tokenizer> tokenizer;       // null: token ids only

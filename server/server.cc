@@ -67,10 +67,25 @@ int DescriptorLimit(const ServerConfig& config) {
                   all - kHealthConnections - kOwnDescriptors);
 }
 
+// The most host memory that clients can have the server take, whatever they do.
+int64_t PlannedBytes(const ServerConfig& config, Engine& engine) {
+  const EngineInfo& info = engine.info();
+  int64_t states = config.max_swapped;
+  int64_t bytes = kWorkingBytes;
+  if (info.backend == "cpu") {
+    states += engine.states().total();
+    bytes += info.weight_bytes;
+  }
+  // Being served, in gRPC's buffers, and three at once being read (see StartGrpcServer).
+  const int64_t mib = config.prefix_cache_mib + config.session_mib + 5 * config.message_mib;
+  return bytes + states * info.state_bytes + (mib << 20);
+}
+
 }  // namespace
 
 // Members are destroyed from the last to the first: who uses goes before what it uses.
 struct Server::Parts {
+  explicit Parts(const ServerConfig& config) : registry(config.message_mib << 20) {}
   ~Parts() {
     metrics.SetLoads(nullptr);
     metrics.SetStates(nullptr);
@@ -104,7 +119,7 @@ struct Server::Parts {
 };
 
 Server::Server(ServerConfig config)
-    : config_(std::move(config)), parts_(std::make_unique<Parts>()) {}
+    : config_(std::move(config)), parts_(std::make_unique<Parts>(config_)) {}
 
 Server::~Server() = default;
 
@@ -151,7 +166,9 @@ absl::Status Server::Start() {
                                         .patience = absl::ToChronoNanoseconds(config_.patience),
                                         .decode_slowdown = decode_slowdown,
                                         .tenant_weights = config_.tenant_weights}}));
-  parts.metrics.SetModel(parts.model.engine->info());
+  const int64_t planned = PlannedBytes(config_, *parts.model.engine);
+  parts.metrics.SetModel(parts.model.engine->info(), parts.model.engine->states().total(), planned);
+  Log(LogLevel::kInfo, "memory planned", {{"bytes", planned}});
   parts.metrics.SetLoads([loop = parts.loop.get()] { return loop->GetLoads(); });
   parts.metrics.SetStates([&parts] {
     StateStats stats;
@@ -196,6 +213,7 @@ absl::Status Server::Start() {
                                           .max_connection_age = config_.max_connection_age,
                                           .tls = parts.tls.get(),
                                           .gate = gate,
+                                          .buffer_bytes = config_.message_mib << 20,
                                           .descriptor_limit = DescriptorLimit(config_)},
                                          {&parts.health, parts.generation.get(), parts.admin.get(),
                                           parts.sessions.get()}));
@@ -270,8 +288,8 @@ void Server::Tick() {
   if (parts_->shared_sessions != nullptr) parts_->shared_sessions->Tick();
   parts_->session_table->Expire(SessionNow());
   if (std::chrono::steady_clock::now() - parts_->reloaded >= kReloadPeriod) Reload();
-  parts_->registry.CutOffStalled(std::chrono::steady_clock::now() -
-                                 absl::ToChronoNanoseconds(config_.stall_timeout));
+  parts_->registry.CutOffSlow(std::chrono::steady_clock::now() -
+                              absl::ToChronoNanoseconds(config_.stall_timeout));
   parts_->health.SetAlive(!parts_->metrics.EngineFails());
 }
 

@@ -349,11 +349,11 @@ TEST_F(ConstantModelTest, AClientThatNeverReadsHoldsNoSlotAndIsCutOff) {
   ASSERT_TRUE(Eventually([this] { return loop_->GetLoads().generated_tokens >= kTokens; }));
   ASSERT_TRUE(Eventually([this] { return Idle(); }));
   const auto now = std::chrono::steady_clock::now();
-  registry_.CutOffStalled(now - std::chrono::hours(1));  // not stalled for so long
+  registry_.CutOffSlow(now - std::chrono::hours(1));  // not stalled for so long
   EXPECT_EQ(registry_.size(), 1);
   v1::GenerateResponse response;
   ASSERT_TRUE(Eventually([this] {
-    registry_.CutOffStalled(std::chrono::steady_clock::now());
+    registry_.CutOffSlow(std::chrono::steady_clock::now());
     return registry_.size() == 0;
   }));
   int read = 0;

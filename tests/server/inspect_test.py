@@ -45,7 +45,7 @@ def test_says_what_a_server_then_takes(tmp_path):
             client.close()
             assert 0 <= info.state_bytes - choice["state_bytes"] < 64
             assert info.identity.startswith(said["identity"])
-        left = (1 << 30) - choice["weight_bytes"] - (200 << 20)
+        left = (1 << 30) - choice["weight_bytes"] - (300 << 20)
         assert choice["slots_that_fit"] == left // choice["state_bytes"]
 
 
