@@ -136,6 +136,7 @@ finish() {
 mkdir -p "$results"
 stage "packages" scripts/install_deps.sh --test || finish
 stage "Python packages" make_venv .venv tests/requirements.txt || finish
+stage "Python packages of policies" make_venv .venv-policy tests/policy-requirements.txt || finish
 stage "model" scripts/fetch_model.sh || finish
 
 if stage "build release" build release -DLIGER_BUILD_TESTS=ON -DLIGER_BUILD_BENCH=ON; then
