@@ -1,7 +1,5 @@
 """API keys on every service alike, tenants and their limits."""
 
-import hashlib
-import json
 import os
 import pathlib
 import signal
@@ -14,6 +12,7 @@ from google.protobuf import duration_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from key_file import write_keys
 from liger_api import Client, admin, generate, request, retry_delay, sessions
 from server_process import BINARIES, ENDLESS_TOKENS, ServerProcess, eventually
 
@@ -24,18 +23,10 @@ LIMITS = {"b": {"max_concurrent_outputs": 2, "max_queue_share": 0.5},
           "metered": {"tokens_per_minute": 20}}
 
 
-def write_keys(path: pathlib.Path, keys=None, tenants=LIMITS):
-    entries = [{"sha256": hashlib.sha256(key.encode()).hexdigest(), "tenant": tenant,
-                "admin": "admin" in key} for key, tenant in (keys or KEYS).items()]
-    new = path.with_suffix(".new")
-    new.write_text(json.dumps({"keys": entries, "tenants": tenants}))
-    new.rename(path)
-
-
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory):
     path = tmp_path_factory.mktemp("keys") / "keys.json"
-    write_keys(path)
+    write_keys(path, KEYS, LIMITS)
     return path
 
 
@@ -204,7 +195,7 @@ def test_a_refused_request_takes_nothing(server):
 
 
 def test_tokens_a_minute(server, keys):
-    write_keys(keys, {**KEYS, "metered-key": "metered"})
+    write_keys(keys, {**KEYS, "metered-key": "metered"}, LIMITS)
     server.signal(signal.SIGHUP)
     metered = client_of(server, "metered-key")
     eventually(lambda: answers(metered))
@@ -225,7 +216,7 @@ def test_keys_change_while_it_serves(server, keys):
     running = client_of(server, "key-of-a")
     stream = running.generation.Generate(request(**ENDLESS))
     next(stream)
-    write_keys(keys, {"another-key": "a"})
+    write_keys(keys, {"another-key": "a"}, LIMITS)
     server.signal(signal.SIGHUP)
     eventually(lambda: answers(client_of(server, "another-key")))
     assert not answers(running)
@@ -238,7 +229,7 @@ def test_keys_change_while_it_serves(server, keys):
     assert "keys[0].sha256" in line["message"]
     assert answers(client_of(server, "another-key"))
     # Without a signal too, within some seconds.
-    write_keys(keys)
+    write_keys(keys, KEYS, LIMITS)
     eventually(lambda: answers(client_of(server, "key-of-a")), timeout=30)
     assert not answers(client_of(server, "another-key"))
 
