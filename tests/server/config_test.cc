@@ -59,6 +59,7 @@ TEST(Config, EveryFlagArrives) {
                                      "--default-max-tokens=10",
                                      "--prefix-cache-mib=0",
                                      "--session-mib=11",
+                                     "--message-mib=77",
                                      "--max-sessions-per-tenant=12",
                                      "--session-ttl=13",
                                      "--state-key-file=k",
@@ -92,6 +93,7 @@ TEST(Config, EveryFlagArrives) {
   EXPECT_EQ(config.default_max_tokens, 10);
   EXPECT_EQ(config.prefix_cache_mib, 0);
   EXPECT_EQ(config.session_mib, 11);
+  EXPECT_EQ(config.message_mib, 77);
   EXPECT_EQ(config.max_sessions_per_tenant, 12);
   EXPECT_EQ(config.session_ttl, absl::Seconds(13));
   EXPECT_EQ(config.state_key_file, "k");
