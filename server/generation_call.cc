@@ -82,7 +82,8 @@ GenerationCall::GenerationCall(const CallEnvironment& environment, absl::string_
   // answer: clients try again by themselves only where no metadata came before an error.
   if (IsPrintable(request_id_)) {
     context->AddTrailingMetadata("x-request-id", request_id_);
-    name_.id = request_id_;
+    // Not every scraper reads what is escaped in an exemplar.
+    if (request_id_.find_first_of("\"\\") == std::string::npos) name_.id = request_id_;
   }
   if (!traceparent_.empty()) context->AddTrailingMetadata("traceparent", traceparent_);
 }
