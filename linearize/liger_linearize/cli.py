@@ -14,6 +14,7 @@ import torch
 from . import data, evaluate, multiple_choice, report
 from .base import load_base
 from .config import GATES, PROJECTIONS, LigerConfig, LoraConfig
+from .distributed import Ranks
 from .errors import LinearizeError
 from .export import export
 from .generate import self_generate
@@ -184,7 +185,8 @@ def _train(a) -> int:
     if a.dry_run:
         settings = dataclasses.replace(settings, steps=5)
     dtype = DTYPES[a.dtype] if a.dtype else torch.bfloat16 if cuda else torch.float32
-    model = load_base(a.base, dtype, a.device, random=a.dry_run)
+    ranks, device = Ranks.join(a.device)
+    model = load_base(a.base, dtype, device, random=a.dry_run)
     if a.base_name:
         model.config = dataclasses.replace(model.config, name=a.base_name)
     model.kernels, model.gradient_checkpointing = a.kernels, a.gradient_checkpointing
@@ -208,8 +210,12 @@ def _train(a) -> int:
         keep_base=a.keep_base,
         checkpoint_every=a.checkpoint_every,
         compiled=cuda if a.compile is None else a.compile,
+        ranks=ranks,
     )
     finished = trainer.run(a.stop_after)
+    ranks.leave()
+    if not ranks.first:
+        return 0
     summary = trainer.record.summary(trainer.step)
     print("\n".join(f"{k}: {v}" for k, v in summary.items()))
     if not finished:

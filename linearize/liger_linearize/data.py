@@ -4,6 +4,7 @@ by the seed.
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
@@ -78,22 +79,37 @@ def pack(sources: list[np.ndarray], length: int) -> np.ndarray:
     return sequences
 
 
+LANES = 8  # the most processes that can share a batch
+
+
 class Batches:
     """Batch i of an endless stream of epochs, each a fresh permutation: a function of the seed and
     i alone.
+
+    Sequence j stands only at places of a batch that equal j modulo gcd(size, LANES): k processes,
+    each with every k-th place, meet the same sequences in every epoch. Where the sequences do not
+    fill all lanes, an epoch leaves out the few that are over, other ones each time.
     """
 
     def __init__(self, sequences: np.ndarray, size: int, seed: int):
         self.sequences, self.size, self.seed = sequences, size, seed
+        self.lanes = math.gcd(size, LANES)
+        if len(sequences) < self.lanes:
+            raise LinearizeError(f"{len(sequences)} sequences are too few for a batch of {size}")
         self._epoch, self._order = -1, None
 
     def rows(self, index: int) -> np.ndarray:
         """Which sequences batch `index` holds."""
         rows = []
         for at in range(index * self.size, (index + 1) * self.size):
-            epoch, row = divmod(at, len(self.sequences))
+            epoch, row = divmod(at, len(self.sequences) // self.lanes * self.lanes)
             if epoch != self._epoch:
-                rng = np.random.default_rng([self.seed, epoch])
-                self._epoch, self._order = epoch, rng.permutation(len(self.sequences))
+                self._epoch, self._order = epoch, self._shuffled(epoch)
             rows.append(self._order[row])
         return np.array(rows)
+
+    def _shuffled(self, epoch: int) -> np.ndarray:
+        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.sequences))
+        lanes = [order[order % self.lanes == lane] for lane in range(self.lanes)]
+        shortest = min(map(len, lanes))
+        return np.stack([lane[:shortest] for lane in lanes], 1).reshape(-1)

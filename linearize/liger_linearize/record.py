@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from .config import LigerConfig, LoraConfig
+from .distributed import ALONE, Ranks
 from .lora import LoraLinear
 from .model import Decoder
 from .settings import TrainSettings
@@ -59,11 +60,12 @@ class RunRecord:
         sequences: np.ndarray,
         out: Path,
         *,
+        ranks: Ranks = ALONE,
         start: str | None = None,
         keep_base: bool = False,
     ):
         self.model, self.settings, self.out = model, settings, Path(out)
-        self.keep_base = keep_base
+        self.keep_base, self.ranks = keep_base, ranks
         self.fixed = {
             "base": model.config.name,
             "liger": dataclasses.asdict(liger),
@@ -71,6 +73,7 @@ class RunRecord:
             "settings": dataclasses.asdict(settings),
             "start": start,
             "keep_base": keep_base,
+            "processes": ranks.count,
             "tokens_distinct": int(sequences.size),
             "torch": torch.__version__,
             "dtype": str(model.head_weight.dtype).removeprefix("torch."),
@@ -96,7 +99,7 @@ class RunRecord:
             device = self.model.head_weight.device
             peak = matmul_rate(device, torch.bfloat16)
             flops = training_flops(self.model, self.settings, self.keep_base)
-            share = rate * flops / peak
+            share = rate * flops / (peak * self.ranks.count)
             result |= {
                 "device": torch.cuda.get_device_name(device),
                 "peak_memory_gib": round(torch.cuda.max_memory_allocated(device) / 2**30, 1),

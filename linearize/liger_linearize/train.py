@@ -18,7 +18,8 @@ from tqdm import tqdm
 
 from .base_outputs import KeptHidden
 from .config import LigerConfig, LoraConfig
-from .data import Batches
+from .data import LANES, Batches
+from .distributed import ALONE, Ranks
 from .errors import LinearizeError
 from .lora import add_lora, lora_parameters, save_adapter, start_from
 from .losses import HeadLoss, attention_output_loss
@@ -35,7 +36,8 @@ class Trainer:
 
     An existing checkpoint in `out` is continued, if it is of the same run. start: an adapter's
     folder to start from. keep_base: the base runs in the first epoch alone (KeptHidden says what
-    that takes); the result is the same.
+    that takes); the result is the same. ranks: the processes that share each step; the batches are
+    the same whatever their number, and the first of them alone writes.
     """
 
     def __init__(
@@ -52,11 +54,20 @@ class Trainer:
         checkpoint_every: int = 200,
         compiled: bool = False,
         progress: bool = True,
+        ranks: Ranks = ALONE,
     ):
+        share = ranks.count * settings.micro_batch
+        if LANES % ranks.count or settings.batch % share:
+            raise LinearizeError(
+                f"batch {settings.batch} in micro-batches of {settings.micro_batch} cannot be "
+                f"shared by {ranks.count} processes: their number is a divisor of {LANES}, and "
+                f"the batch a multiple of {share}"
+            )
+        self.ranks = ranks
         self.model, self.liger, self.lora, self.settings = model, liger, lora, settings
         self.out, self.checkpoint_every = Path(out), checkpoint_every
         self.batches = Batches(sequences, settings.batch, settings.seed)
-        self.progress = progress
+        self.progress = progress and ranks.first
         torch.manual_seed(settings.seed)
         add_lora(model, lora)
         self.start = start_from(start, model, lora) if start else None
@@ -65,7 +76,7 @@ class Trainer:
             model.compile_layers()
         if keep_base and (settings.attention_weight or not settings.kl_weight):
             raise LinearizeError("the base's outputs can be kept where KL is the loss on the base")
-        self.kept = KeptHidden(model, sequences) if keep_base else None
+        self.kept = KeptHidden(model, sequences, ranks) if keep_base else None
         self.loss = HeadLoss(settings.kl_weight, settings.ce_weight, compiled)
         groups = [
             {"params": [p for n, p in self.parameters.items() if key in n], "scale": scale}
@@ -80,7 +91,7 @@ class Trainer:
         self.step = 0
         self.saved_step = None
         arguments = (model, liger, lora, settings, sequences, self.out)
-        self.record = RunRecord(*arguments, start=self.start, keep_base=keep_base)
+        self.record = RunRecord(*arguments, ranks=ranks, start=self.start, keep_base=keep_base)
         self.out.mkdir(parents=True, exist_ok=True)
         self._resume()
 
@@ -89,6 +100,7 @@ class Trainer:
         adapter either way.
         """
         end = None if stop_after is None else time.monotonic() + stop_after
+        device = self.model.head_weight.device
         bar = (
             tqdm(total=self.settings.steps, initial=self.step, desc="train")
             if self.progress
@@ -96,7 +108,7 @@ class Trainer:
         )
         with bar or contextlib.nullcontext():
             while self.step < self.settings.steps:
-                if end is not None and time.monotonic() > end:
+                if end is not None and self.ranks.any(time.monotonic() > end, device):
                     break
                 values = self._train_step()
                 if bar:
@@ -105,17 +117,19 @@ class Trainer:
                 if self.step % self.checkpoint_every == 0:
                     self.save()
         self.save()
-        save_adapter(self.out, self.model, self.lora, self.liger)
-        self.record.save(self.step)
+        if self.ranks.first:
+            save_adapter(self.out, self.model, self.lora, self.liger)
+            self.record.save(self.step)
         return self.step == self.settings.steps
 
     def _train_step(self) -> dict[str, float]:
         s, device = self.settings, self.model.head_weight.device
         start = time.monotonic()
-        rows = np.split(self.batches.rows(self.step), s.batch // s.micro_batch)
+        rows = self.batches.rows(self.step)[self.ranks.rank :: self.ranks.count]
         totals = torch.zeros(5, device=device)
-        for part in rows:
-            totals += self._backward(part, 1 / len(rows))
+        for part in np.split(rows, len(rows) // s.micro_batch):
+            totals += self._backward(part, s.micro_batch / s.batch)
+        self.ranks.add_up([totals, *(p.grad for p in self.parameters.values())])
         norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), s.max_grad_norm)
         loss, kl, ce, agreement, attention = totals.tolist()
         if not (np.isfinite(loss) and torch.isfinite(norm)):
@@ -162,6 +176,11 @@ class Trainer:
         """Replaces the checkpoint whole; whatever goes wrong, the one before stays."""
         if self.saved_step == self.step:
             return
+        if self.ranks.first:
+            self._write_checkpoint()
+        self.saved_step = self.step
+
+    def _write_checkpoint(self) -> None:
         state = {
             "identity": self._identity,
             "step": self.step,
@@ -179,7 +198,6 @@ class Trainer:
         except (OSError, RuntimeError) as e:
             partial.unlink(missing_ok=True)
             raise LinearizeError(f"{partial}: cannot save: {e}: {self._last_good()}") from e
-        self.saved_step = self.step
 
     def _last_good(self) -> str:
         if self.saved_step is None:

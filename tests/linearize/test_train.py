@@ -11,6 +11,7 @@ import torch
 from liger_linearize import train
 from liger_linearize.config import GATES, LigerConfig, LoraConfig
 from liger_linearize.data import Batches
+from liger_linearize.distributed import ALONE
 from liger_linearize.errors import LinearizeError
 from liger_linearize.losses import HeadLoss
 from liger_linearize.settings import TrainSettings
@@ -19,12 +20,16 @@ from liger_linearize.train import Trainer
 from conftest import make_model
 
 
-def trainer(sequences, out, gate="gla", every=4, start=None, keep_base=False, **changes):
+def trainer(
+    sequences, out, gate="gla", every=4, start=None, keep_base=False, ranks=ALONE, **changes
+):
     settings = dict(
         steps=12, batch=4, micro_batch=2, sequence_length=40, warmup_steps=2, learning_rate=1e-2
     )
     arguments = LigerConfig(gate), LoraConfig(4, 8.0), TrainSettings(**settings | changes)
-    options = dict(start=start, keep_base=keep_base, checkpoint_every=every, progress=False)
+    options = dict(
+        start=start, keep_base=keep_base, ranks=ranks, checkpoint_every=every, progress=False
+    )
     return Trainer(make_model(), *arguments, sequences, out, **options)
 
 
@@ -100,7 +105,9 @@ def test_keeping_what_the_base_makes_changes_no_bit(sequences, tmp_path, monkeyp
     base_runs = []
     hidden = kept.model.hidden
     monkeypatch.setattr(
-        kept.model, "hidden", lambda ids, liger, *a: base_runs.append(liger) or hidden(ids, liger, *a)
+        kept.model,
+        "hidden",
+        lambda ids, liger, *a: base_runs.append(liger) or hidden(ids, liger, *a),
     )
     plain.run()
     kept.run()
