@@ -136,7 +136,9 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--held-out",
         type=Path,
-        help="divergence: a token file that generate wrote with another seed",
+        nargs="*",
+        default=[],
+        help="divergence: token files that generate wrote with another seed",
     )
     p.add_argument("--tasks", type=Path, nargs="*", default=[], help="BIG-bench task.json files")
     p.add_argument("--task-limit", type=int, default=500, help="examples a task")
@@ -232,10 +234,13 @@ def _eval(a) -> int:
     result = {"base": model.config.name, "adapter": a.adapter.resolve().name}
     result["liger"] = dataclasses.asdict(liger)
     if a.held_out:
-        held_out = data.load_tokens(a.held_out, model.config, tokenizer)
-        if held_out.ndim == 1:
-            held_out = data.pack([held_out], a.context)
-        result["divergence"] = evaluate.divergence(model, liger, held_out)
+        result["divergence"] = []
+        for path in a.held_out:
+            held_out = data.load_tokens(path, model.config, tokenizer)
+            if held_out.ndim == 1:
+                held_out = data.pack([held_out], a.context)
+            row = {"text": path.stem} | evaluate.divergence(model, liger, held_out)
+            result["divergence"].append(row)
     if a.text:
         result["perplexity"] = rows = []
         for path in a.text:

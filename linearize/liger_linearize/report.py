@@ -14,10 +14,10 @@ def _table(header: list[str], rows: list[list]) -> str:
 
 def markdown(result: dict) -> str:
     parts = [f"# {result['adapter']} on {result['base']} ({result['liger']['gate']})\n"]
-    if result.get("divergence"):
-        d = result["divergence"]
+    for d in result.get("divergence", ()):
         parts.append(
-            f"KL to the base {d['kl']:.4f} nats a token, same top token {d['agreement']:.4f}\n"
+            f"{d['text']}: KL to the base {d['kl']:.4f} nats a token, same top token "
+            f"{d['agreement']:.4f}\n"
         )
         rows = [[f"{b['from']} to {b['to']}", b["kl"], b["agreement"]] for b in d["by_position"]]
         parts.append(_table(["position", "KL", "same top token"], rows))
@@ -85,9 +85,12 @@ def _pictures(result: dict, out: Path) -> None:
         return draw
 
     if result.get("divergence"):
-        bins = result["divergence"]["by_position"]
-        at = [b["to"] for b in bins]
-        draw = lambda axes: axes.plot(at, [b["kl"] for b in bins], "o-")
+
+        def draw(axes):
+            for d in result["divergence"]:
+                at, kl = zip(*((b["to"], b["kl"]) for b in d["by_position"]))
+                axes.plot(at, kl, "o-", label=d["text"])
+
         picture(
             "divergence",
             draw,

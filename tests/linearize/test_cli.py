@@ -71,7 +71,7 @@ def test_eval_writes_tables_and_pictures(world, base_folder, capsys):
     ]
     assert main(arguments) == 0
     result = json.loads((world / "eval/eval.json").read_text())
-    assert result["liger"]["gate"] == "gla" and result["divergence"]["tokens"] == 640
+    assert result["liger"]["gate"] == "gla" and result["divergence"][0]["tokens"] == 640
     assert result["perplexity"][0]["ratio"] > 0 and len(result["recall"]) == 10
     assert {p.name for p in (world / "eval").glob("*.png")} >= {
         "divergence.png",
