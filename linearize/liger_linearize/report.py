@@ -90,14 +90,11 @@ def _pictures(result: dict, out: Path) -> None:
             for d in result["divergence"]:
                 at, kl = zip(*((b["to"], b["kl"]) for b in d["by_position"]))
                 axes.plot(at, kl, "o-", label=d["text"])
+            axes.set_xscale("log", base=2)
+            axes.set_xticks(at, at)
 
-        picture(
-            "divergence",
-            draw,
-            xscale="log",
-            xlabel="position",
-            ylabel="KL to the base, nats a token",
-        )
+        labels = {"xlabel": "position, up to", "ylabel": "KL to the base, nats a token"}
+        picture("divergence", draw, **labels)
     if result.get("perplexity"):
         rows = result["perplexity"]
         picture("perplexity", pairs(rows, [r["text"] for r in rows]), ylabel="perplexity")
