@@ -11,10 +11,8 @@ twice, and none has twelve words in a row with a text of the evaluation.
 import glob
 import gzip
 import re
-import struct
 import subprocess
 import sys
-import zlib
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -29,7 +27,6 @@ PROSE = {
     "fortunes": ["games/fortunes/*"],
     "fortunes-min": [],
     "jargon-text": ["doc/jargon-text/jargon.txt.gz"],
-    "sword-comm-tdavid": ["sword/modules/comments/zcom/tdavid/ot.czz"],
 } | {
     f"wesnoth-1.16-{campaign}": [f"games/wesnoth/1.16/data/campaigns/{folder}/**/*.cfg"]
     for campaign, folder in {
@@ -166,21 +163,8 @@ def unwrap(text: str) -> str:
     return "\n\n".join(join(p) for p in text.split("\n\n"))
 
 
-def sword(path: Path) -> str:
-    """The text of a SWORD commentary: blocks of zlib, their places in the .czs file beside it."""
-    packed, places = path.read_bytes(), path.with_suffix(".czs").read_bytes()
-    blocks = [
-        zlib.decompress(packed[start : start + size]).decode("utf-8", "replace")
-        for start, size, _ in struct.iter_unpack("<III", places)
-        if size
-    ]
-    return str(TextOf("".join(blocks)))
-
-
 def read(path: Path) -> str:
     """The text of a file, by what its name says it is."""
-    if path.suffix == ".czz":
-        return sword(path)
     packed = path.suffix in (".gz", ".dz")
     text = (gzip.open(path).read() if packed else path.read_bytes()).decode("utf-8", "replace")
     if path.suffix in (".html", ".page"):
