@@ -193,7 +193,7 @@ struct Exported {
         SavedStateFactory(static_cast<size_t>(info.state_bytes)).New();
     constexpr int64_t kPosition = 100000;
     saved->progress = {kPosition, kPosition, kPosition - 16, kPosition};
-    made->ledger.resize(kPosition, 7);
+    made->ledger = TokenLedger(std::vector<TokenId>(kPosition, 7));
     made->state = std::move(saved);
     content = std::move(made);
   }

@@ -75,8 +75,13 @@ absl::Status Validate(const Request& request, int vocab_size, bool has_tokenizer
     return absl::InvalidArgumentError(
         absl::StrCat("sampling.n is ", request.n, "; with a session it must be 1"));
   }
-  if (request.state != nullptr && request.state->progress.position > std::ssize(request.prompt)) {
+  if (request.state != nullptr && request.state->progress.position > request.prompt_tokens()) {
     return absl::InvalidArgumentError("the state has absorbed more than the prompt");
+  }
+  if (request.before.size() > 0 &&
+      (request.state == nullptr || request.state->progress.position != request.before.size() ||
+       request.echo || !request.cache_scope.empty())) {
+    return absl::InvalidArgumentError("the state has not absorbed what is before the prompt");
   }
   LIGER_RETURN_IF_ERROR(liger::Validate(request.sampling, vocab_size));
   return ValidateStopping(request.stopping, vocab_size, has_tokenizer);
@@ -95,7 +100,7 @@ std::string WrongIn(const MovedOutput& output, bool prompt_absorbed, const Reque
   if (drawn >= request.stopping.max_tokens) return "an output that is at its end";
   if (output.state == nullptr) return "an output without a state";
   const SlotProgress& progress = output.state->progress;
-  const int64_t prompt = std::ssize(request.prompt);
+  const int64_t prompt = request.prompt_tokens();
   // A stop that is found yet must be able to take the state back.
   const bool holds_back = request.keep_state && !request.stopping.stop.empty();
   if (progress.position != prompt + std::max<int64_t>(drawn - 1, 0) ||
@@ -135,19 +140,26 @@ std::vector<std::unique_ptr<SamplerState>> MakeSamplers(const Request& request, 
   SamplingParams params = request.sampling;
   params.min_tokens = request.stopping.min_tokens;
   params.suppressed = request.stopping.stop_token_ids;
+  absl::Span<const TokenId> prompt = request.prompt;
+  std::vector<TokenId> whole;
+  if (params.uses_penalties() && request.before.size() > 0) {
+    whole = request.before.Copy();
+    whole.insert(whole.end(), prompt.begin(), prompt.end());
+    prompt = whole;
+  }
   std::vector<std::unique_ptr<SamplerState>> samplers;
   for (int i = 0; i < request.n; ++i) {
     params.sample_index = static_cast<uint32_t>(i);
     // Penalties count distinct tokens, of which there are no more than the vocabulary has.
     samplers.push_back(std::make_unique<SamplerState>(
-        params, request.prompt, std::min<int64_t>(request.stopping.max_tokens, vocab_size)));
+        params, prompt, std::min<int64_t>(request.stopping.max_tokens, vocab_size)));
   }
   return samplers;
 }
 
 // The last first.
 std::vector<int64_t> SnapshotPositions(const Request& request) {
-  const int64_t prompt = std::ssize(request.prompt);
+  const int64_t prompt = request.prompt_tokens();
   std::vector<int64_t> positions = {prompt};
   for (const int64_t position : request.snapshot_at) {
     if (position > 0 && position < prompt) positions.push_back(position);
@@ -214,7 +226,7 @@ std::unique_ptr<RequestOutput> MakeOutput(RequestId id, Request* request, bool h
   output->arrival = request->arrival;
   output->logprobs = request->sampling.logprobs;
   output->holds_back = holds_back;
-  output->usage.prompt_tokens = std::ssize(request->prompt);
+  output->usage.prompt_tokens = request->prompt_tokens();
   if (!request->stopping.stop.empty()) {
     output->stops = std::make_unique<StopMatcher>(std::move(request->stopping.stop));
   }
@@ -294,6 +306,7 @@ absl::StatusOr<std::unique_ptr<ScheduledRequest>> PrepareRequest(QueueTicket tic
     }
     if (moved->prompt_absorbed()) GoOn(*moved, scheduled.get());
   }
+  scheduled->before = std::move(request.before);
   scheduled->prompt = std::move(request.prompt);
   return scheduled;
 }

@@ -15,6 +15,7 @@
 #include "engine/sampling_params.h"
 #include "engine/saved_state.h"
 #include "scheduler/moved_request.h"
+#include "states/token_ledger.h"
 
 namespace liger {
 
@@ -132,7 +133,10 @@ struct Request {
   std::optional<SteadyTime> deadline;
 
   std::vector<TokenId> prompt;  // not empty
-  int n = 1;                    // outputs drawn from one prompt; at most the slots there are
+  // The tokens before `prompt`, all absorbed by `state`; empty where the prompt is whole. They are
+  // not checked again: a long session's turn costs what is new. Not with echo or a cache_scope.
+  TokenLedger before;
+  int n = 1;  // outputs drawn from one prompt; at most the slots there are
   // The seed is resolved. sample_index, min_tokens and suppressed are filled in from `n` and
   // `stopping`.
   SamplingParams sampling;
@@ -144,8 +148,8 @@ struct Request {
   bool keep_state = false;
   int32_t adapter = 0;
 
-  // A state that has absorbed the first tokens of `prompt` and no others; null: none. Not used with
-  // echo, which needs every token's turn.
+  // A state that has absorbed `before`, or else the first tokens of `prompt`, and no others; null:
+  // none. Not used with echo, which needs every token's turn.
   std::shared_ptr<const SavedState> state;
   // Snapshots of this prompt's prefixes are looked for and taken in this scope of the prefix cache;
   // empty: neither. Not with echo.
@@ -158,6 +162,8 @@ struct Request {
   std::shared_ptr<const MovedRequest> moved;
 
   std::shared_ptr<ResponseSink> sink;  // not null
+
+  int64_t prompt_tokens() const { return before.size() + std::ssize(prompt); }
 };
 
 }  // namespace liger

@@ -38,7 +38,7 @@ void Scheduler::Add(std::unique_ptr<ScheduledRequest> request, SteadyTime now,
   ScheduledRequest* const r = request.get();
   by_id_.emplace(r->id, r);
   if (r->deadline) deadlines_.emplace(*r->deadline, r->id);
-  waiting_prompt_tokens_ += std::ssize(r->prompt) - r->absorbed;
+  waiting_prompt_tokens_ += r->prompt_tokens() - r->absorbed;
   for (const Sequence& sequence : r->sequences) {
     if (sequence.saved != nullptr) ++swaps_.swapped;
   }
@@ -46,9 +46,9 @@ void Scheduler::Add(std::unique_ptr<ScheduledRequest> request, SteadyTime now,
   waiting_.Add(std::move(request), now);
   if (!r->deadline || r->swapped) return;
   const int64_t covered = r->state != nullptr ? r->state->progress.position : 0;
-  const SteadyDuration least =
-      cache_ != nullptr ? speed_.LeastTime(0, r->min_tokens)
-                        : speed_.LeastTime(std::ssize(r->prompt) - covered, r->min_tokens);
+  const SteadyDuration least = cache_ != nullptr
+                                   ? speed_.LeastTime(0, r->min_tokens)
+                                   : speed_.LeastTime(r->prompt_tokens() - covered, r->min_tokens);
   if (now + least > *r->deadline) {
     End(r, absl::DeadlineExceededError("the deadline cannot be met, even by an idle server"),
         results);
@@ -70,7 +70,7 @@ void Scheduler::Apply(const OutputFeedback& feedback, StepResults* results) {
   sequence->processed = feedback.processed;
   sequence->accounted = feedback.accounted;
   if (sequence->spare_in_use) {
-    const int64_t accounted = std::ssize(request->prompt) + sequence->accounted;
+    const int64_t accounted = request->prompt_tokens() + sequence->accounted;
     sequence->spare_in_use = accounted < states_->progress(sequence->slot.id()).committed;
   }
   if (feedback.stopped) {
@@ -93,7 +93,7 @@ void Scheduler::MoveAway(const absl::Status& status, StepResults* results) {
 }
 
 std::unique_ptr<MovedRequest> Scheduler::Moved(const ScheduledRequest& request) const {
-  const bool absorbed = request.absorbed == std::ssize(request.prompt);
+  const bool absorbed = request.absorbed == request.prompt_tokens();
   if (!request.started || request.needs_spare || (request.score_prompt && !absorbed)) {
     return nullptr;
   }
@@ -105,7 +105,8 @@ std::unique_ptr<MovedRequest> Scheduler::Moved(const ScheduledRequest& request) 
     output.state = sequence.slot ? states_->Save(sequence.slot.id()) : sequence.saved;
     if (output.state == nullptr) return nullptr;
   }
-  moved->prompt = request.prompt;
+  moved->prompt = request.before.Copy();
+  moved->prompt.insert(moved->prompt.end(), request.prompt.begin(), request.prompt.end());
   return moved;
 }
 
@@ -203,9 +204,9 @@ void Scheduler::PlanPrompt(ScheduledRequest* request, Batch* batch) {
   Sequence* sequence = &request->sequences.front();
   if (sequence->phase != Phase::kPrompt) return;
   const absl::Span<const TokenId> left =
-      absl::MakeConstSpan(request->prompt).subspan(request->absorbed);
+      absl::MakeConstSpan(request->prompt).subspan(request->absorbed - request->before.size());
   const int64_t end =
-      request->snapshots.empty() ? std::ssize(request->prompt) : request->snapshots.back();
+      request->snapshots.empty() ? request->prompt_tokens() : request->snapshots.back();
   const absl::Span<const TokenId> chunk =
       left.subspan(0, std::min<int64_t>(PromptBudgetLeft(*batch), end - request->absorbed));
   if (chunk.empty()) return;
@@ -219,7 +220,7 @@ void Scheduler::PlanPrompt(ScheduledRequest* request, Batch* batch) {
 }
 
 void Scheduler::PlanCatchUp(ScheduledRequest* request, Sequence* sequence, Batch* batch) {
-  const int64_t prompt = std::ssize(request->prompt);
+  const int64_t prompt = request->prompt_tokens();
   SlotId slot = -1;
   int64_t target = 0;
   if (sequence->phase == Phase::kRestore) {
@@ -244,7 +245,7 @@ void Scheduler::PlanCatchUp(ScheduledRequest* request, Sequence* sequence, Batch
 bool Scheduler::MakeRoom(const ScheduledRequest& request, Sequence* sequence) {
   if (!request.holds_back || sequence->spare_in_use) return true;
   const SlotId slot = sequence->slot.id();
-  const int64_t accounted = std::ssize(request.prompt) + sequence->accounted;
+  const int64_t accounted = request.prompt_tokens() + sequence->accounted;
   if (states_->progress(slot).position + 1 - accounted <= kMaxUncommitted) return true;
   if (sequence->processed < sequence->drawn) return false;
 
@@ -260,7 +261,7 @@ bool Scheduler::MakeRoom(const ScheduledRequest& request, Sequence* sequence) {
 int64_t Scheduler::CommittedAt(const ScheduledRequest& request, const Sequence& sequence,
                                int64_t position) const {
   if (!request.holds_back) return position;
-  const int64_t accounted = std::min(std::ssize(request.prompt) + sequence.accounted, position);
+  const int64_t accounted = std::min(request.prompt_tokens() + sequence.accounted, position);
   const int64_t before = states_->progress(sequence.slot.id()).committed;
   const int64_t forced = sequence.spare_in_use ? position - kMaxUncommitted : 0;
   return std::max({accounted, before, forced});
@@ -312,7 +313,7 @@ void Scheduler::PromptAbsorbed(ScheduledRequest* request, const BatchEntry& entr
     results->scored.push_back({.request = request->output.get(), .first = *scored, .count = count});
     *scored += count;
   }
-  if (request->absorbed < std::ssize(request->prompt)) return;
+  if (request->absorbed < request->prompt_tokens()) return;
   if (request->max_tokens == 0) {
     for (Sequence& sequence : request->sequences) {
       sequence.first_token = sequence.last_token = now;
@@ -365,7 +366,7 @@ void Scheduler::TokenDrawn(ScheduledRequest* request, Sequence* sequence, int re
 void Scheduler::Settle(ScheduledRequest* request, Sequence* sequence, StepResults* results) {
   if (request->holds_back) {
     const SlotProgress& progress = states_->progress(sequence->slot.id());
-    const int64_t accounted = std::ssize(request->prompt) + sequence->accounted;
+    const int64_t accounted = request->prompt_tokens() + sequence->accounted;
     const int64_t target = std::min(accounted, progress.position);
     if (target >= progress.committed) {
       states_->RollBack(sequence->slot.id(), target);
@@ -425,7 +426,7 @@ void Scheduler::End(ScheduledRequest* request, absl::Status status, StepResults*
     Release(&sequence);
     sequence.phase = Phase::kFinished;
   }
-  waiting_prompt_tokens_ -= std::ssize(request->prompt) - request->absorbed;
+  waiting_prompt_tokens_ -= request->prompt_tokens() - request->absorbed;
   if (request->deadline) deadlines_.erase({*request->deadline, request->id});
   by_id_.erase(request->id);
   results->ended.push_back({.request = std::move(request->output), .status = std::move(status)});

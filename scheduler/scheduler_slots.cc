@@ -104,7 +104,7 @@ void Scheduler::Begin(ScheduledRequest* request) {
   const std::shared_ptr<const SavedState> state = FindState(request);
   if (state == nullptr) return;
   Cover(request, *state);
-  const bool whole = request->absorbed == std::ssize(request->prompt);
+  const bool whole = request->absorbed == request->prompt_tokens();
   for (Sequence& sequence : request->sequences) {
     if (sequence.index > 0 && !whole) continue;
     sequence.saved = state;
@@ -126,7 +126,7 @@ void Scheduler::LookAgain() {
     if (request->sequences[0].phase != Phase::kPrompt) continue;
     const bool waits = !std::exchange(first, false);
     if (!request->look_again) continue;
-    const int64_t prompt = std::ssize(request->prompt);
+    const int64_t prompt = request->prompt_tokens();
     const PrefixCache::Match match =
         cache_->Find(request->cache_scope, request->prompt, request->absorbed,
                      request->max_tokens > 0 ? prompt : prompt - 1, /*again=*/true);
@@ -163,7 +163,7 @@ void Scheduler::GiveSlots(ScheduledRequest* request) {
 }
 
 std::shared_ptr<const SavedState> Scheduler::FindState(ScheduledRequest* request) {
-  const int64_t prompt = std::ssize(request->prompt);
+  const int64_t prompt = request->prompt_tokens();
   std::shared_ptr<const SavedState> state = std::move(request->state);
   // What has absorbed the whole prompt must still be good for a draw.
   if (state != nullptr && state->progress.position == prompt &&

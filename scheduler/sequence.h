@@ -70,7 +70,8 @@ struct ScheduledRequest {
   SteadyTime arrival;
   std::optional<SteadyTime> deadline;
 
-  std::vector<TokenId> prompt;
+  TokenLedger before;                       // absorbed by `state`
+  std::vector<TokenId> prompt;              // behind them
   std::shared_ptr<const SavedState> state;  // of its first tokens; until it is in a slot
   std::string cache_scope;                  // empty: no snapshots
   std::vector<int64_t> snapshots;           // positions yet to come, the last first
@@ -104,6 +105,7 @@ struct ScheduledRequest {
   bool starved = false;    // when it got its slots: it keeps them for a turn
   int64_t turn_drawn = 0;  // tokens since it has its slots
 
+  int64_t prompt_tokens() const { return before.size() + std::ssize(prompt); }
   int slots_needed() const { return unfinished + (needs_spare ? 1 : 0); }
 };
 

@@ -88,7 +88,7 @@ absl::StatusOr<MovedOutput> ReadOutput(const store::MovedOutput& from,
   if (from.state().empty()) return to;
   LIGER_ASSIGN_OR_RETURN(const auto content, container.Read(from.state()));
   to.state = content->state;
-  if (content->ledger != LedgerOf(prompt, to)) {
+  if (content->ledger.Copy() != LedgerOf(prompt, to)) {
     return absl::DataLossError("the moved stream is damaged: a state of other tokens");
   }
   return to;
@@ -114,8 +114,9 @@ absl::Status CheckReceived(const v1::GenerateRequest& message, const MovedReques
 
 std::string DigestOf(const SessionContent* session) {
   if (session == nullptr) return "";
-  return Sha256(absl::string_view(reinterpret_cast<const char*>(session->ledger.data()),
-                                  session->ledger.size() * sizeof(TokenId)));
+  const std::vector<TokenId> ledger = session->ledger.Copy();
+  return Sha256(absl::string_view(reinterpret_cast<const char*>(ledger.data()),
+                                  ledger.size() * sizeof(TokenId)));
 }
 
 absl::StatusOr<v1::ResumeInfo> MovedStreams::Save(const v1::GenerateRequest& message,
@@ -140,8 +141,8 @@ absl::StatusOr<v1::ResumeInfo> MovedStreams::Save(const v1::GenerateRequest& mes
     to->set_sent(from.sent);
     for (const TokenResult& held : from.held) PutHeld(held, to->add_held());
     if (from.state != nullptr) {
-      to->set_state(
-          container_.Write({.ledger = LedgerOf(moved.prompt, from), .state = from.state}));
+      to->set_state(container_.Write(
+          {.ledger = TokenLedger(LedgerOf(moved.prompt, from)), .state = from.state}));
     }
     info.add_sent_tokens(static_cast<int32_t>(from.sent));
   }

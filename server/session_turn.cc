@@ -39,21 +39,26 @@ SessionTurn::~SessionTurn() {
 
 void SessionTurn::Continue(const v1::GenerateRequest& message, Request* request) {
   if (const SessionContent* content = turn_->content().get()) {
-    if (!message.has_messages()) {
-      request->prompt.insert(request->prompt.begin(), content->ledger.begin(),
-                             content->ledger.end());
-      for (int64_t& position : request->snapshot_at) position += std::ssize(content->ledger);
-      // Nothing can be nearer than the session's own state, nor be edited.
-      if (request->snapshot_at.empty()) request->cache_scope.clear();
-    }
+    const TokenLedger& ledger = content->ledger;
     const int64_t absorbed = content->position();
-    if (std::ssize(request->prompt) >= absorbed &&
-        std::equal(content->ledger.begin(), content->ledger.begin() + absorbed,
-                   request->prompt.begin())) {
+    if (!message.has_messages() && !request->echo && request->snapshot_at.empty()) {
+      // Nothing can be nearer than the session's own state, nor be edited.
+      request->cache_scope.clear();
       request->state = content->state;
+      request->before = ledger.First(absorbed);
+      const absl::Span<const TokenId> next = ledger.From(absorbed);
+      request->prompt.insert(request->prompt.begin(), next.begin(), next.end());
+      ledger_ = request->before;
+      return Add(request->prompt);
     }
+    if (!message.has_messages()) {
+      const std::vector<TokenId> before = ledger.Copy();
+      request->prompt.insert(request->prompt.begin(), before.begin(), before.end());
+      for (int64_t& position : request->snapshot_at) position += ledger.size();
+    }
+    if (ledger.Begins(request->prompt, absorbed)) request->state = content->state;
   }
-  ledger_ = request->prompt;
+  Add(request->prompt);
 }
 
 absl::Status SessionTurn::Resume(const std::string& digest, const MovedRequest& moved) {
@@ -61,7 +66,7 @@ absl::Status SessionTurn::Resume(const std::string& digest, const MovedRequest& 
     return absl::AbortedError("resume_token: the session has gone on since");
   }
   const MovedOutput& output = moved.outputs[0];
-  ledger_ = moved.prompt;
+  Add(moved.prompt);
   const int64_t sent = std::clamp<int64_t>(output.sent, 0, std::ssize(output.tokens));
   Add(absl::MakeConstSpan(output.tokens).first(sent));
   return absl::OkStatus();
@@ -69,6 +74,7 @@ absl::Status SessionTurn::Resume(const std::string& digest, const MovedRequest& 
 
 void SessionTurn::Commit(std::shared_ptr<const SavedState> state) {
   auto content = std::make_shared<SessionContent>();
+  ledger_.Append(new_tokens_);
   content->ledger = std::move(ledger_);
   content->state = std::move(state);
   turn_->Commit(content, SessionNow());

@@ -44,7 +44,7 @@ class SessionTurn {
 
   // Tokens of the output that were sent.
   void Add(absl::Span<const TokenId> tokens) {
-    ledger_.insert(ledger_.end(), tokens.begin(), tokens.end());
+    new_tokens_.insert(new_tokens_.end(), tokens.begin(), tokens.end());
   }
   // `state` has absorbed all of them, but perhaps the last.
   void Commit(std::shared_ptr<const SavedState> state);
@@ -58,7 +58,8 @@ class SessionTurn {
   std::unique_ptr<SessionTable::Turn> turn_;  // null: committed, or moved from
   SessionKey key_;
   SharedSessions* shared_;
-  std::vector<TokenId> ledger_;  // of the prompt and what was sent since
+  TokenLedger ledger_;               // of the session, as far as the turn goes on from it
+  std::vector<TokenId> new_tokens_;  // behind it: the prompt and what was sent since
 };
 
 }  // namespace liger

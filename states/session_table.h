@@ -18,7 +18,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "engine/saved_state.h"
-#include "engine/text/tokenizer.h"
+#include "states/token_ledger.h"
 
 namespace liger {
 
@@ -30,12 +30,13 @@ inline SessionTime SessionNow() { return std::chrono::steady_clock::now(); }
 struct SessionContent {
   // Every token of the session in order. The state has absorbed the first progress.position of
   // them: all, or all but the last.
-  std::vector<TokenId> ledger;
+  TokenLedger ledger;
   std::shared_ptr<const SavedState> state;
 
   int64_t position() const { return state->progress.position; }
   int64_t bytes() const {
-    return static_cast<int64_t>(state->bytes.size() + ledger.size() * sizeof(TokenId));
+    return static_cast<int64_t>(state->bytes.size()) +
+           ledger.size() * static_cast<int64_t>(sizeof(TokenId));
   }
 };
 

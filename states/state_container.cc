@@ -9,6 +9,7 @@
 #include <cstring>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -135,9 +136,13 @@ std::string StateContainer::Write(const SessionContent& content) const {
   out += identity_;
   Append(layout_, &out);
   Append(content.state->progress, &out);
-  Append<int64_t>(std::ssize(content.ledger), &out);
-  out.append(reinterpret_cast<const char*>(content.ledger.data()),
-             content.ledger.size() * sizeof(TokenId));
+  const TokenLedger& ledger = content.ledger;
+  Append<int64_t>(ledger.size(), &out);
+  for (int64_t position = 0; position < ledger.size();) {
+    const absl::Span<const TokenId> tokens = ledger.From(position);
+    out.append(reinterpret_cast<const char*>(tokens.data()), tokens.size() * sizeof(TokenId));
+    position += std::ssize(tokens);
+  }
   Append<int64_t>(static_cast<int64_t>(content.state->bytes.size()), &out);
   out.append(reinterpret_cast<const char*>(content.state->bytes.data()),
              content.state->bytes.size());
@@ -194,11 +199,12 @@ absl::StatusOr<std::shared_ptr<const SessionContent>> StateContainer::Read(
   }
   LIGER_ASSIGN_OR_RETURN(const absl::string_view ledger,
                          reader.Take("ledger", tokens * sizeof(TokenId)));
-  content->ledger.resize(tokens);
-  std::memcpy(content->ledger.data(), ledger.data(), ledger.size());
-  for (const TokenId id : content->ledger) {
+  std::vector<TokenId> ids(tokens);
+  std::memcpy(ids.data(), ledger.data(), ledger.size());
+  for (const TokenId id : ids) {
     if (id < 0 || id >= vocab_size_) return Broken(absl::StrCat("token ", id, " in its ledger"));
   }
+  content->ledger.Append(ids);
 
   int64_t size = 0;
   LIGER_RETURN_IF_ERROR(reader.Take("state", &size));

@@ -41,7 +41,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   EVP_Digest(data, size, seal, &seal_size, EVP_sha256(), nullptr);
   bytes.append(reinterpret_cast<const char*>(seal), seal_size);
   const auto read = Container().Read(bytes);
-  if (read.ok() && (*read)->position() > static_cast<int64_t>((*read)->ledger.size()))
-    __builtin_trap();
+  if (read.ok() && (*read)->position() > (*read)->ledger.size()) __builtin_trap();
   return 0;
 }

@@ -153,6 +153,34 @@ TEST_F(MovedRequestTest, NothingIsRepeatedOrLostWhereverItIsCut) {
   EXPECT_GT(held, 20);
 }
 
+TEST_F(MovedRequestTest, WhatIsBeforeThePromptGoesAlong) {
+  Request first;
+  first.prompt = {1, 2, 3};
+  first.keep_state = true;
+  first.stopping.max_tokens = 5;
+  const auto turn = Run(first, 0);
+  Request next = first;
+  next.state = turn->outputs[0].finished->state;
+  next.before = TokenLedger(engine_.History(*next.state));
+  next.prompt = {turn->outputs[0].token_ids.back(), 4, 5};
+  next.sampling.repetition_penalty = 1.5;
+  next.stopping.max_tokens = 30;
+  const auto whole = Run(next, 0);
+  ASSERT_TRUE(whole->status->ok()) << *whole->status;
+  EXPECT_EQ(whole->usage.prompt_tokens, next.prompt_tokens());
+  EXPECT_EQ(whole->usage.cached_tokens, next.before.size());
+  const auto cut = Run(next, 10);
+  ASSERT_NE(cut->moved, nullptr);
+  Request rest = next;
+  rest.state = nullptr;
+  rest.before = {};
+  rest.prompt = {1, 2, 3};
+  const auto& answer = turn->outputs[0].token_ids;
+  rest.prompt.insert(rest.prompt.end(), answer.begin(), answer.end());
+  rest.prompt.insert(rest.prompt.end(), {4, 5});
+  ExpectSame(*whole, *Run(rest, 0, cut));
+}
+
 TEST_F(MovedRequestTest, TwoStatesOfOneOutputDoNotMove) {
   Request request;
   request.prompt = {1, 2, 3};

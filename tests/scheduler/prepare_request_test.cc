@@ -52,6 +52,7 @@ TEST_F(PrepareRequestTest, NamesTheFieldAndItsLimit) {
   refused([](Request& r) { r.prompt.clear(); }, "prompt is empty");
   refused([](Request& r) { r.prompt[1] = 10; }, "token_ids.ids[1] is 10; it must be in [0, 9]");
   refused([](Request& r) { r.prompt[2] = -1; }, "token_ids.ids[2] is -1");
+  refused([](Request& r) { r.before = TokenLedger({1, 2}); }, "before the prompt");
   refused([](Request& r) { r.n = 0; }, "sampling.n is 0");
   refused([](Request& r) { r.n = 5; }, "sampling.n is 5; the limit is 4");
   refused([](Request& r) { r.n = std::numeric_limits<int>::max(); }, "the limit is 4");

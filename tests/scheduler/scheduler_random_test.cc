@@ -217,7 +217,7 @@ class World {
       EXPECT_GT(number, last_started_[priority]);
       last_started_[priority] = number;
     };
-    const RequestId id = harness_.Add(request, submitted.sink);
+    const RequestId id = harness_.Add(Up(2) == 0 ? Split(request) : request, submitted.sink);
     EXPECT_EQ(id, number);
     submitted_.push_back(std::move(submitted));
   }
@@ -236,6 +236,18 @@ class World {
       request->prompt = std::move(tokens);
       return;
     }
+  }
+
+  // Says apart what the state has absorbed, where that may be.
+  static Request Split(Request request) {
+    if (request.state == nullptr || request.echo) return request;
+    const auto absorbed = request.prompt.begin() + request.state->progress.position;
+    if (absorbed == request.prompt.end()) return request;
+    request.before =
+        TokenLedger(absl::MakeConstSpan(request.prompt).first(request.state->progress.position));
+    request.prompt.erase(request.prompt.begin(), absorbed);
+    request.cache_scope.clear();
+    return request;
   }
 
   void Cancel() {

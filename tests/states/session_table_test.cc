@@ -23,7 +23,7 @@ std::shared_ptr<const SessionContent> ContentAt(int64_t position) {
   std::shared_ptr<SavedState> state = factory->New();
   state->progress.position = position;
   auto content = std::make_shared<SessionContent>();
-  content->ledger.resize(position);
+  content->ledger = TokenLedger(std::vector<TokenId>(position));
   content->state = std::move(state);
   return content;
 }

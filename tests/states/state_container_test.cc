@@ -96,10 +96,18 @@ TEST_P(StateContainerTest, RefusesWhatNoServerWrites) {
     EXPECT_TRUE(absl::IsDataLoss(status)) << status;
     EXPECT_THAT(std::string(status.message()), HasSubstr(said));
   };
-  lost([](SessionContent& c, SavedState&) { c.ledger[2] = 10; }, "token 10");
-  lost([](SessionContent& c, SavedState&) { c.ledger[2] = -1; }, "token -1");
-  lost([](SessionContent& c, SavedState&) { c.ledger.resize(4); }, "ledger of 4");
-  lost([](SessionContent& c, SavedState&) { c.ledger.resize(7); }, "ledger of 7");
+  lost(
+      [](SessionContent& c, SavedState&) {
+        c.ledger = TokenLedger({1, 2, 10, 4, 5});
+      },
+      "token 10");
+  lost(
+      [](SessionContent& c, SavedState&) {
+        c.ledger = TokenLedger({1, 2, -1, 4, 5});
+      },
+      "token -1");
+  lost([](SessionContent& c, SavedState&) { c.ledger = TokenLedger({1, 2, 3, 4}); }, "ledger of 4");
+  lost([](SessionContent& c, SavedState&) { c.ledger.Append({1}); }, "ledger of 7");
   lost([](SessionContent&, SavedState& s) { s.progress.committed = 6; }, "committed 6");
   lost([](SessionContent&, SavedState& s) { s.progress.folded = 16; }, "folded 16");
   lost([](SessionContent&, SavedState& s) { s.progress.folded = -16; }, "folded -16");

@@ -33,7 +33,7 @@ inline std::shared_ptr<SessionContent> TinyContent(const EngineInfo& info) {
   state->progress = {.position = 5, .committed = 5, .folded = 0, .hidden = 5};
   for (size_t i = 0; i < state->bytes.size(); ++i) state->bytes.data()[i] = std::byte(i % 60);
   auto content = std::make_shared<SessionContent>();
-  content->ledger = {1, 2, 3, 4, 5, 9};
+  content->ledger = TokenLedger({1, 2, 3, 4, 5, 9});
   content->state = std::move(state);
   return content;
 }
