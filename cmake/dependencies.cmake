@@ -9,9 +9,11 @@ pkg_check_modules(HIREDIS REQUIRED IMPORTED_TARGET hiredis)
 pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8)
 pkg_check_modules(UTF8PROC REQUIRED IMPORTED_TARGET libutf8proc)
 
-if(LIGER_BUILD_SERVICE)
-  # Protobuf in module mode, and before gRPC: its CMake config is not packaged.
+if(LIGER_BUILD_SERVICE OR LIGER_FUZZ)
+  # In module mode, and before gRPC: its CMake config is not packaged.
   find_package(Protobuf REQUIRED)
+endif()
+if(LIGER_BUILD_SERVICE)
   find_package(gRPC CONFIG REQUIRED)
   find_program(GRPC_CPP_PLUGIN grpc_cpp_plugin REQUIRED)
   find_package(spdlog REQUIRED)

@@ -96,6 +96,14 @@ std::string WrongIn(const MovedOutput& output, bool prompt_absorbed, const Reque
   if (output.finished) return "";
   if (unsent < 0 || !CheckIds("", output.tokens, vocab_size).ok()) return "its tokens";
   if (std::ssize(output.held) != (request.sampling.logprobs ? unsent : 0)) return "what it holds";
+  for (int64_t i = 0; i < std::ssize(output.held); ++i) {
+    const TokenResult& held = output.held[i];
+    const auto known = [&](const TopToken& top) { return top.id >= 0 && top.id < vocab_size; };
+    if (held.id != output.tokens[output.sent + i] ||
+        !std::all_of(held.top.begin(), held.top.end(), known)) {
+      return "what it holds";
+    }
+  }
   if (!prompt_absorbed) return drawn == 0 ? "" : "tokens before the prompt is read";
   if (drawn >= request.stopping.max_tokens) return "an output that is at its end";
   if (output.state == nullptr) return "an output without a state";

@@ -4,26 +4,16 @@
 #define LIGER_SERVER_MOVED_STREAMS_H_
 
 #include <cstdint>
-#include <memory>
 #include <string>
 
 #include "absl/status/statusor.h"
 #include "liger/v1/generation.pb.h"
 #include "scheduler/moved_request.h"
+#include "server/moved_stream_format.h"
 #include "server/shared_sessions.h"
-#include "states/session_table.h"
 #include "states/state_container.h"
 
 namespace liger {
-
-struct ResumedStream {
-  std::shared_ptr<const MovedRequest> request;
-  uint64_t seed = 0;
-  std::string session;  // DigestOf what the turn began with
-};
-
-// Empty for null, a new session.
-std::string DigestOf(const SessionContent* session);
 
 // A stream lies in the store under its tenant and a token, 128 random bits: who does not know the
 // token, or is another tenant, cannot come to it. The token alone leaves the servers, never a
@@ -38,9 +28,7 @@ class MovedStreams {
                                       uint64_t seed, const SessionContent* session,
                                       const MovedRequest& moved);
 
-  // What `message`, with a resume_token, goes on with. NOT_FOUND, FAILED_PRECONDITION where it is
-  // not the same request or has not received the same tokens; DATA_LOSS and PERMISSION_DENIED as
-  // StateContainer has them.
+  // What `message`, with a resume_token, goes on with. NOT_FOUND; else as ReadMovedStream.
   absl::StatusOr<ResumedStream> Load(const v1::GenerateRequest& message, const std::string& tenant);
 
  private:

@@ -5,7 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/status_macros.h"
-#include "server/moved_streams.h"
+#include "server/moved_stream_format.h"
 
 namespace liger {
 

@@ -36,7 +36,7 @@ class SessionTurn {
   void Continue(const v1::GenerateRequest& message, Request* request);
 
   // Makes the turn go on with what another server began of it, from a session of this digest
-  // (moved_streams.h). ABORTED where this one has gone on since.
+  // (moved_stream_format.h). ABORTED where this one has gone on since.
   absl::Status Resume(const std::string& digest, const MovedRequest& moved);
 
   // What the turn began with; null: a new session.

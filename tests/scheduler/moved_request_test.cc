@@ -215,6 +215,14 @@ TEST_F(MovedRequestTest, WhatIsDamagedIsRefused) {
   refused([](MovedRequest&, MovedOutput& o) { o.sent = -1; });
   refused([](MovedRequest&, MovedOutput& o) { o.sent = 1 << 20; });
   refused([](MovedRequest&, MovedOutput& o) { o.held.emplace_back(); });
+  refused([](MovedRequest&, MovedOutput& o) {
+    o.sent = std::ssize(o.tokens) - 1;
+    o.held = {{.id = o.tokens.back() ^ 1}};
+  });
+  refused([](MovedRequest&, MovedOutput& o) {
+    o.sent = std::ssize(o.tokens) - 1;
+    o.held = {{.id = o.tokens.back(), .top = {{.id = kVocab}}}};
+  });
   refused([](MovedRequest&, MovedOutput& o) { o.state = nullptr; });
   refused([](MovedRequest&, MovedOutput& o) {
     auto other = std::make_shared<SavedState>();
