@@ -32,9 +32,8 @@ absl::StatusOr<SessionTurn> SessionTurn::Begin(const v1::GenerateRequest& messag
 }
 
 SessionTurn::~SessionTurn() {
-  if (turn_ == nullptr) return;
-  turn_ = nullptr;
-  if (shared_ != nullptr) shared_->Abandoned(key_);
+  // First the lease: the next turn here takes it anew.
+  if (turn_ != nullptr && shared_ != nullptr) shared_->Abandoned(key_);
 }
 
 void SessionTurn::Continue(const v1::GenerateRequest& message, Request* request) {

@@ -106,6 +106,8 @@ grpc::ServerUnaryReactor* SessionsService::Fork(grpc::CallbackServerContext* con
                          LIGER_ASSIGN_OR_RETURN(const SessionKey to,
                                                 KeyOf(*context, message->tenant(),
                                                       message->new_session_id(), "new_session_id"));
+                         // So that a name that other servers have is taken here too.
+                         if (shared_ != nullptr) LIGER_RETURN_IF_ERROR(shared_->Fetch(to));
                          return SetSession(table_.Fork(from, to, SessionNow()), response);
                        });
 }
@@ -228,7 +230,10 @@ class SessionsService::ImportReactor final : public grpc::ServerReadReactor<v1::
   }
 
   void OnReadDone(bool ok) override {
-    if (!ok) return End(Make());
+    if (!ok) {
+      if (service_.shared_ == nullptr) return End(Make());
+      return service_.shared_->Post([this] { End(Make()); });
+    }
     if (first_) {
       first_ = false;
       absl::StatusOr<SessionKey> key =
@@ -252,6 +257,7 @@ class SessionsService::ImportReactor final : public grpc::ServerReadReactor<v1::
     if (cancelled_.load()) return absl::CancelledError("the client went away");
     if (first_) return absl::InvalidArgumentError("session_id: the stream has no first chunk");
     LIGER_ASSIGN_OR_RETURN(auto content, service_.container_.Read(bytes_));
+    if (service_.shared_ != nullptr) LIGER_RETURN_IF_ERROR(service_.shared_->Fetch(key_));
     return SetSession(service_.table_.Put(key_, std::move(content), SessionNow()), &response_);
   }
   void End(const absl::Status& status) {

@@ -1,6 +1,7 @@
 #include "server/shared_sessions.h"
 
 #include <chrono>
+#include <cstdlib>
 #include <future>
 #include <utility>
 #include <vector>
@@ -28,7 +29,7 @@ absl::StatusOr<SessionTable::Turn> SharedSessions::BeginTurn(const SessionKey& k
   LIGER_ASSIGN_OR_RETURN(SessionTable::Turn turn, table_.BeginTurn(key, SessionNow()));
   Known& known = known_[key];
   // What was pushed out here before the store had it.
-  if (turn.content() == nullptr && known.unsaved != nullptr) turn.Replace(known.unsaved);
+  if (turn.content() == nullptr && known.unsaved != nullptr) turn.Replace(known.unsaved, SessionNow());
   const bool here = turn.content() != nullptr;
   if (!here) known.version = 0;
   absl::StatusOr<RedisStore::Held> held =
@@ -41,16 +42,18 @@ absl::StatusOr<SessionTable::Turn> SharedSessions::BeginTurn(const SessionKey& k
         "the state store cannot be reached, and this server does not have the session");
   }
   failing_ = false;
-  const bool overtaken = !here || held->version > known.stored;
+  const bool overtaken = !here || std::abs(held->version) > std::abs(known.stored);
   known.held = true;
-  known.stored = held->version;
-  if (held->version < 0) {
-    turn.Replace(nullptr);
-    if (known.unsaved != nullptr) --unsaved_;
-    known = {.held = true};
+  if (held->version == 0 || !overtaken) {
+    known.stored = held->version;
     return turn;
   }
-  if (held->version == 0 || !overtaken) return turn;
+  if (held->version < 0) {
+    turn.Replace(nullptr, SessionNow());
+    if (known.unsaved != nullptr) --unsaved_;
+    known = {.version = -held->version, .stored = held->version, .held = true};
+    return turn;
+  }
   if (known.unsaved != nullptr) {
     ++conflicts_;
     --unsaved_;
@@ -66,17 +69,19 @@ absl::StatusOr<SessionTable::Turn> SharedSessions::BeginTurn(const SessionKey& k
     return content.status();
   }
   ++loaded_;
-  known.version = held->version;
-  turn.Replace(*std::move(content));
+  known.version = known.stored = held->version;
+  turn.Replace(*std::move(content), SessionNow());
   return turn;
 }
 
 absl::Status SharedSessions::Fetch(const SessionKey& key) {
-  if (table_.Get(key, SessionNow()).ok()) return absl::OkStatus();
-  absl::StatusOr<SessionTable::Turn> turn = BeginTurn(key, /*known_new=*/true);
-  if (!turn.ok()) return turn.status();
-  // Nothing is new: what was loaded stays here.
-  if (turn->content() != nullptr) turn->Commit(turn->content(), SessionNow());
+  if (const auto found = known_.find(key); found != known_.end()) {
+    // Nobody else has a newer one.
+    const bool newest = found->second.held || found->second.unsaved != nullptr;
+    if (newest && table_.Get(key, SessionNow()).ok()) return absl::OkStatus();
+  }
+  // What it loaded stays here.
+  LIGER_RETURN_IF_ERROR(BeginTurn(key, /*known_new=*/true).status());
   known_[key].held = false;
   static_cast<void>(store_.Release(key));
   return absl::OkStatus();

@@ -47,7 +47,7 @@ class SharedSessions {
 
   // On the store's thread alone. `known_new`: the client says that there is no such session.
   absl::StatusOr<SessionTable::Turn> BeginTurn(const SessionKey& key, bool known_new);
-  // Brings a session here that is only in the store; no error where there is none.
+  // Brings what the store has of a session here, where that is newer; no error where there is none.
   absl::Status Fetch(const SessionKey& key);
   absl::Status Delete(const SessionKey& key);
   // Streams that leave this server and come to it, under a tenant and a token.
@@ -69,7 +69,7 @@ class SharedSessions {
  private:
   struct Known {
     int64_t version = 0;  // of what is here
-    int64_t stored = 0;   // of what the store was last seen to have
+    int64_t stored = 0;   // of what the store was last seen to have, as RedisStore has it
     bool held = false;    // the lease
     std::shared_ptr<const SessionContent> unsaved;
   };

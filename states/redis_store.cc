@@ -46,7 +46,8 @@ return 1)";
 
 // ARGV: time to live ms. What is left tells servers that still have the session here.
 constexpr absl::string_view kDelete = R"(
-redis.call('HSET', KEYS[1], 'version', '-1')
+local version = tonumber(redis.call('HGET', KEYS[1], 'version')) or 0
+redis.call('HSET', KEYS[1], 'version', string.format('%.0f', -math.abs(version) - 1))
 redis.call('HDEL', KEYS[1], 'bytes')
 redis.call('PEXPIRE', KEYS[1], ARGV[1])
 redis.call('DEL', KEYS[2])

@@ -55,7 +55,8 @@ class RedisStore {
   ~RedisStore();
 
   struct Held {
-    int64_t version = 0;  // of what is stored; 0: nothing; -1: it was deleted
+    // Of what is stored; 0: nothing. Below 0: it was deleted, as the version of that size.
+    int64_t version = 0;
     std::string bytes;    // what is stored, where its version is not the known one
   };
   // Takes the lease. ABORTED while another server has it.

@@ -19,6 +19,12 @@ SessionTable::Turn::~Turn() {
   if (entry->content == nullptr) table_->Remove(entry);
 }
 
+void SessionTable::Turn::Replace(std::shared_ptr<const SessionContent> content, SessionTime now) {
+  content_ = std::move(content);
+  std::lock_guard lock(table_->mutex_);
+  table_->SetContent(table_->by_key_.at(key_), content_, now);
+}
+
 void SessionTable::Turn::Commit(std::shared_ptr<const SessionContent> content, SessionTime now) {
   SessionTable* const table = std::exchange(table_, nullptr);
   std::lock_guard lock(table->mutex_);
@@ -144,7 +150,7 @@ void SessionTable::SetContent(Entries::iterator entry,
   if (entry->content != nullptr) stats_.bytes -= entry->content->bytes();
   entry->content = std::move(content);
   entry->last_used = now;
-  stats_.bytes += entry->content->bytes();
+  if (entry->content != nullptr) stats_.bytes += entry->content->bytes();
   entries_.splice(entries_.end(), entries_, entry);
   for (auto it = entries_.begin(); stats_.bytes > limits_.max_bytes && it != entries_.end();) {
     const auto next = std::next(it);

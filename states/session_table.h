@@ -89,8 +89,9 @@ class SessionTable {
 
     // Null: a new session.
     const std::shared_ptr<const SessionContent>& content() const { return content_; }
-    // What the turn begins with is not what is here; null: a new session.
-    void Replace(std::shared_ptr<const SessionContent> content) { content_ = std::move(content); }
+    // What is here is not what the session is, whether or not the turn is committed; null: there is
+    // none.
+    void Replace(std::shared_ptr<const SessionContent> content, SessionTime now);
     // Ends the turn.
     void Commit(std::shared_ptr<const SessionContent> content, SessionTime now);
 

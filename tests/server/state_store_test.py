@@ -140,6 +140,82 @@ def attempt(talk, client):
         return False
 
 
+def test_what_is_read_is_the_newest(tiny_flags, redis, alone):
+    with replica(tiny_flags, redis) as one, replica(tiny_flags, redis) as two:
+        first, second = Client(one.address), Client(two.address)
+        talk = Talk(alone, "s")
+        talk.turn(first)
+        eventually(lambda: attempt(talk, second))
+        stored(two, 1)
+        # The first has the session too, as it was before the other's turn.
+        get = sessions.GetSessionRequest(session_id="s")
+        assert eventually(lambda: found(lambda: first.sessions.Get(get))).position == talk.position
+        eventually(lambda: attempt(talk, second))
+        stored(two, 2)
+        first.sessions.Fork(sessions.ForkRequest(session_id="s", new_session_id="fork"))
+        fork = Talk(alone, "fork")
+        fork.history, fork.position = talk.history, talk.position
+        fork.turn(first)
+        stored(one, 2)
+        # A name that is taken anywhere is taken everywhere.
+        data = b"".join(chunk.data for chunk in second.sessions.Export(
+            sessions.ExportRequest(session_id="s")))
+        for call in (lambda: second.sessions.Fork(
+                        sessions.ForkRequest(session_id="s", new_session_id="fork")),
+                     lambda: second.sessions.Import(
+                        iter([sessions.StateChunk(session_id="fork", data=data)]))):
+            assert refusal(call).code() == CODE.ALREADY_EXISTS
+        second.sessions.Delete(sessions.DeleteSessionRequest(session_id="s"))
+        assert refusal(lambda: first.sessions.Get(get)).code() == CODE.NOT_FOUND
+        fork.turn(first)
+
+
+def test_a_deleted_name_can_be_used_again(tiny_flags, redis, alone):
+    with replica(tiny_flags, redis) as one, replica(tiny_flags, redis) as two:
+        first, second = Client(one.address), Client(two.address)
+        old = Talk(alone, "s")
+        for client in (first, second, first):
+            eventually(lambda: attempt(old, client))
+        data = eventually(lambda: found(lambda: b"".join(
+            chunk.data for chunk in first.sessions.Export(
+                sessions.ExportRequest(session_id="s")))))
+        delete = sessions.DeleteSessionRequest(session_id="s")
+        first.sessions.Delete(delete)
+        new = Talk(alone, "s")
+        new.random.seed("other prompts")
+        for client in (first, second, first):  # the second still has the old one's state
+            eventually(lambda: attempt(new, client))
+        eventually(lambda: found(lambda: second.sessions.Delete(delete)))
+        first.sessions.Import(iter([sessions.StateChunk(session_id="s", data=data)]))
+        for client in (first, second):
+            eventually(lambda: attempt(old, client))
+        assert sum(sample(server, "liger_state_store_conflicts_total") for server in (one, two)) == 0
+
+
+def test_a_turn_broken_off_leaves_the_newest(tiny_flags, redis, alone):
+    with replica(tiny_flags, redis) as one, replica(tiny_flags, redis) as two:
+        first, second = Client(one.address), Client(two.address)
+        talk = Talk(alone, "s")
+        talk.turn(first)
+        eventually(lambda: attempt(talk, second))
+        stored(two, 1)
+        # The first loads what the second made of the session, for a turn that comes to nothing.
+        stream = first.generation.Generate(request(ids=[1], session_id="s",
+                                                   stopping={"max_tokens": ENDLESS_TOKENS}))
+        next(stream)
+        stream.cancel()
+        eventually(lambda: attempt(talk, first))
+
+
+def found(call):
+    """What it returns; None where another server has the session yet."""
+    try:
+        return call()
+    except grpc.RpcError as error:
+        assert error.code() == CODE.ABORTED, error
+        return None
+
+
 def test_two_servers_never_advance_one_session(tiny_flags, redis, alone):
     with replica(tiny_flags, redis) as one, replica(tiny_flags, redis) as two:
         first, second = Client(one.address), Client(two.address)

@@ -62,6 +62,23 @@ TEST(SessionTableTest, ATurnThatIsNotCommittedChangesNothing) {
   EXPECT_TRUE(table.BeginTurn(Key("s"), kStart).ok()) << "the turn that failed is over";
 }
 
+TEST(SessionTableTest, WhatATurnIsToldToBeginWithStays) {
+  SessionTable table = MakeTable();
+  Make(&table, "s");
+  {
+    auto turn = table.BeginTurn(Key("s"), kStart);
+    turn->Replace(ContentAt(20), kStart);
+    EXPECT_EQ(turn->content()->position(), 20);
+  }
+  EXPECT_EQ(table.Get(Key("s"), kStart)->position, 20);
+  EXPECT_EQ(table.stats().bytes, ContentAt(20)->bytes());
+  table.BeginTurn(Key("s"), kStart)->Replace(nullptr, kStart);
+  EXPECT_TRUE(absl::IsNotFound(table.Get(Key("s"), kStart).status()));
+  table.BeginTurn(Key("s"), kStart)->Replace(ContentAt(5), kStart);
+  EXPECT_EQ(table.Get(Key("s"), kStart)->position, 5);
+  EXPECT_EQ(table.stats().sessions, 1);
+}
+
 TEST(SessionTableTest, OneTurnAtATime) {
   SessionTable table = MakeTable();
   Make(&table, "s");
