@@ -151,6 +151,7 @@ class EngineLoop::Impl {
     loads_.slots_used = total_slots_ - engine_->states().free();
     loads_.waiting_prompt_tokens = scheduler_.waiting_prompt_tokens();
     loads_.generated_tokens = scheduler_.generated_tokens();
+    loads_.tokens_per_second = scheduler_.tokens_per_second();
     loads_.swaps = scheduler_.swaps();
   }
 

@@ -26,6 +26,7 @@ struct Loads {
   SwapCounts swaps;
   int64_t waiting_prompt_tokens = 0;  // not yet absorbed, of running requests too
   int64_t generated_tokens = 0;       // since the start
+  double tokens_per_second = 0;       // of prompts, at the fastest that was seen; 0: not known
   bool draining = false;
 };
 

@@ -97,6 +97,8 @@ class Scheduler {
   int64_t waiting_prompt_tokens() const { return waiting_prompt_tokens_; }
   int64_t generated_tokens() const { return generated_tokens_; }
   const SwapCounts& swaps() const { return swaps_; }
+  // The fastest that was seen; 0 before the first step.
+  double tokens_per_second() const { return speed_.tokens_per_second(); }
   // Of the last batch.
   int prefill_tokens() const { return prefill_tokens_; }
   int decode_tokens() const { return decode_tokens_; }

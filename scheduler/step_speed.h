@@ -24,6 +24,9 @@ class StepSpeed {
     tokens_per_second_ = std::max(tokens_per_second_ * (1 - kForget), tokens / seconds);
   }
 
+  // Zero while nothing is known.
+  double tokens_per_second() const { return tokens_per_second_; }
+
   // No less time than `prompt` tokens and then `output` tokens take; zero while nothing is known.
   SteadyDuration LeastTime(int64_t prompt, int64_t output) const {
     if (tokens_per_second_ == 0) return {};

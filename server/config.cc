@@ -215,6 +215,10 @@ void AddStateFlags(CLI::App& app, ServerConfig& config) {
   Add(app, "state-store", config.state_store,
       "Where servers share sessions: redis://[[user]:password@]host[:port][/database]")
       ->type_name("URL");
+  Add(app, "state-store-snapshot-mib", config.state_store_snapshot_mib,
+      "Memory of the state store for snapshots that were used again, in MiB, of all servers "
+      "together; 0: none are stored")
+      ->check(InRange<int64_t>(0, int64_t{1} << 24));
   Add(app, "state-key-file", config.state_key_file,
       "A file whose bytes (16 or more) are the key that exported states are sealed with")
       ->type_name("PATH");

@@ -46,8 +46,9 @@ struct ServerConfig {
   int64_t message_mib = 512;  // host memory for messages, and as much for gRPC's buffers
   int max_sessions_per_tenant = 1000;
   absl::Duration session_ttl = absl::Hours(1);
-  std::string state_store;     // "redis://..."; empty: none
-  std::string state_key_file;  // seals exported states; empty: no key
+  std::string state_store;                 // "redis://..."; empty: none
+  int64_t state_store_snapshot_mib = 256;  // of it, for snapshots; 0: none
+  std::string state_key_file;              // seals exported states; empty: no key
 
   absl::Duration drain_linger = absl::Seconds(1);
   absl::Duration drain_grace = absl::Seconds(30);

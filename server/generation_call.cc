@@ -61,6 +61,9 @@ bool IsPrintable(absl::string_view value) {
 // Memory for each byte of log-probabilities on the wire: every candidate is an object.
 constexpr int64_t kLogprobMemory = 8;
 
+// What waits for a thread; shared, because std::function copies.
+using Work = std::pair<QueueTicket, Request>;
+
 double Milliseconds(SteadyDuration duration) {
   return std::chrono::duration<double, std::milli>(duration).count();
 }
@@ -123,9 +126,7 @@ void GenerationCall::Start() {
   if (shared == nullptr && PromptTextBytes(*message_) <= kShortTextBytes) {
     return PrepareAndSubmit(*std::move(ticket), *std::move(request));
   }
-  // Shared, because std::function copies.
-  auto work =
-      std::make_shared<std::pair<QueueTicket, Request>>(*std::move(ticket), *std::move(request));
+  auto work = std::make_shared<Work>(*std::move(ticket), *std::move(request));
   auto prepare = [call = shared_from_this(), work] {
     call->PrepareAndSubmit(std::move(work->first), std::move(work->second));
   };
@@ -144,6 +145,21 @@ void GenerationCall::PrepareAndSubmit(QueueTicket ticket, Request request) {
   }
   const absl::Status prepared = Prepare(&request);
   if (!prepared.ok()) return EndCall(prepared, {});
+  SharedSnapshots* const shared = environment_.shared_snapshots;
+  const int64_t covered = request.state != nullptr ? request.state->progress.position : 0;
+  if (shared == nullptr || request.echo ||
+      !shared->IsWorthAsking(request.cache_scope, request.prompt, covered)) {
+    return Submit(std::move(ticket), std::move(request));
+  }
+  std::string scope = request.cache_scope;
+  std::vector<TokenId> prompt = request.prompt;
+  auto work = std::make_shared<Work>(std::move(ticket), std::move(request));
+  shared->Ask(std::move(scope), std::move(prompt), covered, [call = shared_from_this(), work] {
+    call->Submit(std::move(work->first), std::move(work->second));
+  });
+}
+
+void GenerationCall::Submit(QueueTicket ticket, Request request) {
   const RequestId id = ticket.id();
   const absl::Status status = environment_.loop->Submit(std::move(ticket), std::move(request));
   if (!status.ok()) return EndCall(status, {});

@@ -25,6 +25,7 @@
 #include "server/moved_streams.h"
 #include "server/request_validation.h"
 #include "server/session_turn.h"
+#include "server/shared_snapshots.h"
 
 namespace liger {
 
@@ -39,9 +40,10 @@ struct CallEnvironment {
   Metrics* metrics = nullptr;
   CallRegistry* registry = nullptr;
   SessionTable* sessions = nullptr;
-  SharedSessions* shared_sessions = nullptr;  // null: this server's alone
-  MovedStreams* moved_streams = nullptr;      // null: a drain moves nothing
-  AccessControl* access = nullptr;            // null: everyone may call, as any tenant
+  SharedSessions* shared_sessions = nullptr;    // null: this server's alone
+  MovedStreams* moved_streams = nullptr;        // null: a drain moves nothing
+  SharedSnapshots* shared_snapshots = nullptr;  // null: this server's alone
+  AccessControl* access = nullptr;              // null: everyone may call, as any tenant
   RequestLimits limits;
 };
 
@@ -56,7 +58,8 @@ class GenerationCall : public ResponseSink, public std::enable_shared_from_this<
  public:
   ~GenerationCall() override;
 
-  // Validates, takes a place in the queue, tokenizes and submits; long prompts on the worker.
+  // Validates, takes a place in the queue, tokenizes, has the state store looked into where that
+  // pays, and submits; what takes long on threads of its own.
   void Start();
 
   // Cancels the call where gRPC has had bytes for the client since before `since`.
@@ -109,6 +112,7 @@ class GenerationCall : public ResponseSink, public std::enable_shared_from_this<
   absl::Status Account(Request* request);
   bool ClientGone();
   void PrepareAndSubmit(QueueTicket ticket, Request request);
+  void Submit(QueueTicket ticket, Request request);
   // Reads the prompt, or what another server began, and begins the session's turn.
   absl::Status Prepare(Request* request);
   // Leaves moved_ in the store; returns `status` with what the client needs to go on with it.

@@ -183,7 +183,14 @@ class Gauges final : public prometheus::Collectable {
         shared.loaded);
     add(counter, "liger_state_store_saves_total", "Sessions written to the store.", shared.saved);
     add(counter, "liger_state_store_failures_total",
-        "Calls that the store did not answer as it should.", shared.failures);
+        "Calls that the store did not answer as it should.",
+        shared.failures + stats.shared_snapshots.failures);
+    add(counter, "liger_state_store_snapshot_hits_total",
+        "Prompts that the store had a snapshot for.", stats.shared_snapshots.hits);
+    add(counter, "liger_state_store_snapshot_misses_total",
+        "Prompts that the store was asked for and had none.", stats.shared_snapshots.misses);
+    add(counter, "liger_state_store_snapshot_saves_total", "Snapshots written to the store.",
+        stats.shared_snapshots.saved);
     add(counter, "liger_state_store_conflicts_total",
         "Turns that were dropped, because another server's came first.", shared.conflicts);
     add(gauge, "liger_state_store_unsaved_sessions", "Sessions that the store has yet to get.",

@@ -15,6 +15,7 @@
 #include "scheduler/engine_loop.h"
 #include "server/metrics_endpoint.h"
 #include "server/shared_sessions.h"
+#include "server/shared_snapshots.h"
 #include "states/prefix_cache.h"
 #include "states/session_table.h"
 
@@ -25,6 +26,7 @@ struct StateStats {
   PrefixCacheStats prefix_cache;
   SessionStats sessions;
   std::optional<SharedSessionStats> shared_sessions;  // with a store
+  SharedSnapshotStats shared_snapshots;
 };
 
 // Registry and scrape endpoint. Thread-safe. Observing costs a few uncontended locks and atomic

@@ -106,8 +106,9 @@ struct Server::Parts {
   std::unique_ptr<PrefixCache> prefix_cache;  // null: none
   std::unique_ptr<SessionTable> session_table;
   std::unique_ptr<StateContainer> container;
-  std::unique_ptr<SharedSessions> shared_sessions;  // null: none
-  std::unique_ptr<MovedStreams> moved_streams;      // null: none
+  std::unique_ptr<SharedSessions> shared_sessions;    // null: none
+  std::unique_ptr<MovedStreams> moved_streams;        // null: none
+  std::unique_ptr<SharedSnapshots> shared_snapshots;  // null: none
   CallRegistry registry;
   CallEnvironment environment;
   std::unique_ptr<EngineLoop> loop;
@@ -175,6 +176,7 @@ absl::Status Server::Start() {
     if (parts.prefix_cache != nullptr) stats.prefix_cache = parts.prefix_cache->stats();
     stats.sessions = parts.session_table->stats();
     if (parts.shared_sessions != nullptr) stats.shared_sessions = parts.shared_sessions->stats();
+    if (parts.shared_snapshots != nullptr) stats.shared_snapshots = parts.shared_snapshots->stats();
     return stats;
   });
   if (!config_.metrics_listen.empty()) {
@@ -197,6 +199,7 @@ absl::Status Server::Start() {
                        .sessions = parts.session_table.get(),
                        .shared_sessions = parts.shared_sessions.get(),
                        .moved_streams = parts.moved_streams.get(),
+                       .shared_snapshots = parts.shared_snapshots.get(),
                        .access = parts.access.get(),
                        .limits = parts.model.limits};
   parts.generation = std::make_unique<GenerationService>(&parts.environment);
@@ -224,7 +227,12 @@ absl::Status Server::MakeStates() {
   Parts& parts = *parts_;
   const EngineInfo& info = parts.model.engine->info();
   if (config_.prefix_cache_mib > 0) {
-    parts.prefix_cache = std::make_unique<PrefixCache>(config_.prefix_cache_mib << 20);
+    parts.prefix_cache = std::make_unique<PrefixCache>(
+        config_.prefix_cache_mib << 20,
+        [&parts](absl::string_view scope, absl::Span<const TokenId> prefix, auto state) {
+          if (parts.shared_snapshots == nullptr) return;
+          parts.shared_snapshots->Offer(scope, prefix, std::move(state));
+        });
   }
   if (config_.session_mib << 20 < 2 * info.state_bytes) {
     return absl::InvalidArgumentError(absl::StrCat("--session-mib: ", config_.session_mib,
@@ -242,12 +250,19 @@ absl::Status Server::MakeStates() {
   if (!address.ok()) {
     return absl::InvalidArgumentError(absl::StrCat("--state-store: ", address.status().message()));
   }
-  parts.shared_sessions = std::make_unique<SharedSessions>(
-      parts.session_table.get(), parts.container.get(),
-      RedisOptions{.address = *std::move(address),
-                   .space = info.state_identity,
-                   .owner = absl::StrCat(absl::Hex(absl::Uniform<uint64_t>(absl::BitGen()))),
-                   .time_to_live = absl::ToChronoMilliseconds(config_.session_ttl)});
+  const RedisOptions options = {
+      .address = *std::move(address),
+      .space = info.state_identity,
+      .owner = absl::StrCat(absl::Hex(absl::Uniform<uint64_t>(absl::BitGen()))),
+      .time_to_live = absl::ToChronoMilliseconds(config_.session_ttl),
+      .snapshot_bytes = config_.state_store_snapshot_mib << 20};
+  parts.shared_sessions =
+      std::make_unique<SharedSessions>(parts.session_table.get(), parts.container.get(), options);
+  if (parts.prefix_cache != nullptr && config_.state_store_snapshot_mib > 0) {
+    parts.shared_snapshots = std::make_unique<SharedSnapshots>(
+        parts.prefix_cache.get(), parts.container.get(), options,
+        [&parts] { return parts.loop->GetLoads().tokens_per_second; });
+  }
   parts.moved_streams =
       std::make_unique<MovedStreams>(parts.container.get(), parts.shared_sessions.get());
   return absl::OkStatus();

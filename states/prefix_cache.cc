@@ -1,6 +1,7 @@
 #include "states/prefix_cache.h"
 
 #include <algorithm>
+#include <bit>
 #include <cassert>
 #include <cstring>
 #include <iterator>
@@ -61,7 +62,8 @@ struct PrefixCache::Path {
   bool listed = false;
 };
 
-PrefixCache::PrefixCache(int64_t max_bytes) : max_bytes_(max_bytes) {}
+PrefixCache::PrefixCache(int64_t max_bytes, Reused reused)
+    : max_bytes_(max_bytes), reused_(std::move(reused)) {}
 PrefixCache::~PrefixCache() {
   // Branches before their path without recursion, which a long chain would overflow.
   std::vector<std::unique_ptr<Path>> paths;
@@ -75,14 +77,17 @@ PrefixCache::~PrefixCache() {
 
 PrefixCache::Match PrefixCache::Find(absl::string_view scope, absl::Span<const TokenId> prompt,
                                      int64_t above, int64_t limit, bool again) {
-  std::lock_guard lock(mutex_);
+  std::unique_lock lock(mutex_);
   const Place place = Walk(scope, prompt);
   Match match;
+  bool tell = false;
   match.seen_before = place.depth;
   Snapshot* const best = LongestUpTo({place.path, std::min(place.depth, limit)});
   if (best != nullptr && best->depth > above) {
     match.state = best->state;
+    // That it was taken is the first of its uses.
     ++best->uses;
+    tell = reused_ != nullptr && std::has_single_bit(static_cast<uint64_t>(best->uses));
     Rank(best);
     ++stats_.hits;
     stats_.tokens_saved += best->depth - above;
@@ -92,7 +97,16 @@ PrefixCache::Match PrefixCache::Find(absl::string_view scope, absl::Span<const T
   }
   Touch(Extend(place, prompt));
   Trim();
+  lock.unlock();
+  if (tell) reused_(scope, prompt.first(match.state->progress.position), match.state);
   return match;
+}
+
+int64_t PrefixCache::Covers(absl::string_view scope, absl::Span<const TokenId> prompt) {
+  std::lock_guard lock(mutex_);
+  if (roots_.find(scope) == roots_.end()) return 0;
+  const Snapshot* const longest = LongestUpTo(Walk(scope, prompt));
+  return longest != nullptr ? longest->depth : 0;
 }
 
 void PrefixCache::Insert(absl::string_view scope, absl::Span<const TokenId> prefix,

@@ -4,6 +4,7 @@
 #define LIGER_STATES_PREFIX_CACHE_H_
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -55,7 +56,12 @@ class PrefixCache {
     int64_t seen_before = 0;
   };
 
-  explicit PrefixCache(int64_t max_bytes);
+  // Hears of a snapshot when it is used for the first time, and then each time the uses doubled.
+  // Called by Find, after its work; must not block.
+  using Reused = std::function<void(absl::string_view scope, absl::Span<const TokenId> prefix,
+                                    std::shared_ptr<const SavedState> state)>;
+
+  explicit PrefixCache(int64_t max_bytes, Reused reused = nullptr);
   ~PrefixCache();
 
   // The longest snapshot that covers more than `above` and at most `limit` tokens of `prompt`,
@@ -67,6 +73,10 @@ class PrefixCache {
   // there is one already.
   void Insert(absl::string_view scope, absl::Span<const TokenId> prefix,
               absl::FunctionRef<std::shared_ptr<const SavedState>()> save);
+
+  // How many tokens the longest snapshot of a prefix of `prompt` covers. Remembers and counts
+  // nothing.
+  int64_t Covers(absl::string_view scope, absl::Span<const TokenId> prompt);
 
   PrefixCacheStats stats() const;
 
@@ -103,6 +113,7 @@ class PrefixCache {
   void Trim();
 
   const int64_t max_bytes_;
+  const Reused reused_;
   mutable std::mutex mutex_;
   std::map<std::string, std::unique_ptr<Path>, std::less<>> roots_;
   std::set<std::pair<double, Snapshot*>> ranks_;

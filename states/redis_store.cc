@@ -3,11 +3,13 @@
 #include <hiredis/hiredis.h>
 #include <sys/time.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "engine/status_macros.h"
 
 namespace liger {
@@ -52,6 +54,43 @@ redis.call('HDEL', KEYS[1], 'bytes')
 redis.call('PEXPIRE', KEYS[1], ARGV[1])
 redis.call('DEL', KEYS[2])
 return 1)";
+
+// KEYS: the snapshot, its group, all snapshots. ARGV: time to live ms, tokens, its name in the
+// group, the most snapshots, bytes (where they are to be written). A group is ordered by tokens,
+// all snapshots by when they were used last. What is gone leaves a group when it is looked for.
+constexpr absl::string_view kKeepSnapshot = R"(
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+if ARGV[5] then
+  -- First: a full Redis refuses it only where the script has written nothing yet.
+  redis.call('SET', KEYS[1], ARGV[5], 'PX', ARGV[1])
+  redis.call('ZREM', KEYS[3], KEYS[1])
+  redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', now - ARGV[1])
+  local over = redis.call('ZCARD', KEYS[3]) - ARGV[4] + 1
+  if over > 0 then
+    for _, name in ipairs(redis.call('ZRANGE', KEYS[3], 0, over - 1)) do
+      redis.call('DEL', name)
+    end
+    redis.call('ZREMRANGEBYRANK', KEYS[3], 0, over - 1)
+  end
+elseif redis.call('PEXPIRE', KEYS[1], ARGV[1]) == 0 then
+  return 0
+end
+redis.call('ZADD', KEYS[2], ARGV[2], ARGV[3])
+redis.call('ZREMRANGEBYRANK', KEYS[2], 0, -1025)
+redis.call('PEXPIRE', KEYS[2], ARGV[1])
+redis.call('ZADD', KEYS[3], now, KEYS[1])
+redis.call('PEXPIRE', KEYS[3], ARGV[1])
+return 1)";
+
+// KEYS as above. ARGV: its name in the group.
+constexpr absl::string_view kDeleteSnapshot = R"(
+redis.call('DEL', KEYS[1])
+redis.call('ZREM', KEYS[2], ARGV[1])
+redis.call('ZREM', KEYS[3], KEYS[1])
+return 1)";
+
+std::string MemberOf(const SnapshotKey& key) { return absl::StrCat(key.tokens, ":", key.digest); }
 
 timeval TimevalOf(std::chrono::milliseconds time) {
   return {.tv_sec = time.count() / 1000, .tv_usec = time.count() % 1000 * 1000};
@@ -161,6 +200,56 @@ absl::StatusOr<std::string> RedisStore::LoadStream(const SessionKey& key) {
   return absl::NotFoundError("there is no such stream (any more)");
 }
 
+absl::StatusOr<std::vector<SnapshotKey>> RedisStore::ListSnapshots(const std::string& group,
+                                                                   int64_t above, int64_t limit) {
+  if (context_ == nullptr) LIGER_RETURN_IF_ERROR(Connect());
+  LIGER_ASSIGN_OR_RETURN(const Reply reply, Run({"ZREVRANGEBYSCORE", NameOf(group),
+                                                 absl::StrCat(limit), absl::StrCat("(", above)}));
+  std::vector<SnapshotKey> keys;
+  for (size_t i = 0; i < (reply->type == REDIS_REPLY_ARRAY ? reply->elements : 0); ++i) {
+    const redisReply& name = *reply->element[i];
+    if (name.type != REDIS_REPLY_STRING) continue;
+    const std::pair<std::string, std::string> parts =
+        absl::StrSplit(absl::string_view(name.str, name.len), absl::MaxSplits(':', 1));
+    SnapshotKey& key = keys.emplace_back(SnapshotKey{.group = group, .digest = parts.second});
+    if (!absl::SimpleAtoi(parts.first, &key.tokens) || key.tokens <= above || key.tokens > limit) {
+      keys.pop_back();
+    }
+  }
+  return keys;
+}
+
+absl::StatusOr<std::string> RedisStore::LoadSnapshot(const SnapshotKey& key) {
+  if (context_ == nullptr) LIGER_RETURN_IF_ERROR(Connect());
+  LIGER_ASSIGN_OR_RETURN(const Reply reply, Run({"GET", NameOf(key)}));
+  if (reply->type == REDIS_REPLY_STRING) return std::string(reply->str, reply->len);
+  LIGER_RETURN_IF_ERROR(DeleteSnapshot(key));
+  return absl::NotFoundError("the snapshot is gone");
+}
+
+absl::StatusOr<bool> RedisStore::TouchSnapshot(const SnapshotKey& key) {
+  LIGER_ASSIGN_OR_RETURN(const Reply reply, KeepSnapshot(key, {}));
+  return reply->type == REDIS_REPLY_INTEGER && reply->integer == 1;
+}
+
+absl::Status RedisStore::SaveSnapshot(const SnapshotKey& key, absl::string_view bytes) {
+  return KeepSnapshot(key, bytes).status();
+}
+
+absl::Status RedisStore::DeleteSnapshot(const SnapshotKey& key) {
+  return RunScript(kDeleteSnapshot, NamesAround(key), {MemberOf(key)}).status();
+}
+
+absl::StatusOr<RedisStore::Reply> RedisStore::KeepSnapshot(const SnapshotKey& key,
+                                                           absl::string_view bytes) {
+  const int64_t size = std::max<int64_t>(std::ssize(bytes), 1);
+  return RunScript(
+      kKeepSnapshot, NamesAround(key),
+      {absl::StrCat(options_.snapshot_time_to_live.count()), absl::StrCat(key.tokens),
+       MemberOf(key), absl::StrCat(std::max<int64_t>(options_.snapshot_bytes / size, 1))},
+      bytes);
+}
+
 absl::Status RedisStore::Connect() {
   const timeval timeout = TimevalOf(options_.timeout);
   context_.reset(
@@ -221,14 +310,40 @@ std::string RedisStore::NameOf(absl::string_view kind, const SessionKey& key) co
                       "}");
 }
 
+// The hash tag keeps all snapshots on one node.
+std::string RedisStore::AllSnapshots() const {
+  return absl::StrCat("liger-snapshots:{", options_.space, "}");
+}
+
+std::string RedisStore::NameOf(const std::string& group) const {
+  return absl::StrCat(AllSnapshots(), ":", group);
+}
+
+std::string RedisStore::NameOf(const SnapshotKey& key) const {
+  return absl::StrCat(NameOf(key.group), ":", MemberOf(key));
+}
+
+std::vector<std::string> RedisStore::NamesAround(const SnapshotKey& key) const {
+  return {NameOf(key), NameOf(key.group), AllSnapshots()};
+}
+
 absl::StatusOr<RedisStore::Reply> RedisStore::RunScript(absl::string_view script,
                                                         const SessionKey& key,
                                                         const std::vector<std::string>& arguments,
                                                         absl::string_view bytes) {
-  if (context_ == nullptr) LIGER_RETURN_IF_ERROR(Connect());
   const std::string name = NameOf("liger:", key);
-  const std::string lease = absl::StrCat(name, ":lease");
-  std::vector<absl::string_view> command = {"EVAL", script, "2", name, lease};
+  const std::vector<std::string> keys = {name, absl::StrCat(name, ":lease")};
+  return RunScript(script, keys, arguments, bytes);
+}
+
+absl::StatusOr<RedisStore::Reply> RedisStore::RunScript(absl::string_view script,
+                                                        const std::vector<std::string>& keys,
+                                                        const std::vector<std::string>& arguments,
+                                                        absl::string_view bytes) {
+  if (context_ == nullptr) LIGER_RETURN_IF_ERROR(Connect());
+  const std::string count = absl::StrCat(keys.size());
+  std::vector<absl::string_view> command = {"EVAL", script, count};
+  command.insert(command.end(), keys.begin(), keys.end());
   for (const std::string& argument : arguments) command.emplace_back(argument);
   if (!bytes.empty()) command.push_back(bytes);
   return Run(command);

@@ -1,4 +1,4 @@
-// Sessions and moved streams in a Redis that several servers share.
+// Sessions, moved streams and snapshots in a Redis that several servers share.
 
 #ifndef LIGER_STATES_REDIS_STORE_H_
 #define LIGER_STATES_REDIS_STORE_H_
@@ -31,14 +31,24 @@ struct RedisAddress {
 // the password. There is no TLS: Debian 12's hiredis has none.
 absl::StatusOr<RedisAddress> ParseRedisUrl(absl::string_view url);
 
+// A snapshot of a prefix. `group` is what prompts must have in common to look for it; its digest is
+// of all its tokens. Neither holds a space or a colon.
+struct SnapshotKey {
+  std::string group;
+  int64_t tokens = 0;
+  std::string digest;
+};
+
 struct RedisOptions {
   RedisAddress address;
   std::string space;  // before every key: states of different models do not meet
   std::string owner;  // this server, as no other is named
   std::chrono::milliseconds timeout{500};  // of connecting and of each command
   std::chrono::milliseconds lease{10000};
-  std::chrono::milliseconds time_to_live{3600000};        // of a session that nobody advances
-  std::chrono::milliseconds stream_time_to_live{600000};  // of a stream that left its server
+  std::chrono::milliseconds time_to_live{3600000};           // of a session that nobody advances
+  std::chrono::milliseconds stream_time_to_live{600000};     // of a stream that left its server
+  std::chrono::milliseconds snapshot_time_to_live{3600000};  // of a snapshot that nobody uses
+  int64_t snapshot_bytes = 0;  // of all snapshots, which are about equally large
 };
 
 // One session is a hash {owner, version, bytes} and a lease, a key that expires. Who holds the
@@ -76,6 +86,18 @@ class RedisStore {
   // NOT_FOUND where there is none.
   absl::StatusOr<std::string> LoadStream(const SessionKey& key);
 
+  // The group's snapshots of more than `above` and at most `limit` tokens, the longest first. Some
+  // may be gone.
+  absl::StatusOr<std::vector<SnapshotKey>> ListSnapshots(const std::string& group, int64_t above,
+                                                         int64_t limit);
+  // NOT_FOUND where it is gone, and then no longer listed.
+  absl::StatusOr<std::string> LoadSnapshot(const SnapshotKey& key);
+  // Keeps one that is there for another time to live; false where it is not.
+  absl::StatusOr<bool> TouchSnapshot(const SnapshotKey& key);
+  // Those that were not used for longest make room.
+  absl::Status SaveSnapshot(const SnapshotKey& key, absl::string_view bytes);
+  absl::Status DeleteSnapshot(const SnapshotKey& key);
+
  private:
   struct Free {
     void operator()(redisContext* context) const;
@@ -87,9 +109,18 @@ class RedisStore {
   // Unlike RunScript does not connect.
   absl::StatusOr<Reply> Run(const std::vector<absl::string_view>& arguments);
   std::string NameOf(absl::string_view kind, const SessionKey& key) const;
+  std::string AllSnapshots() const;
+  std::string NameOf(const std::string& group) const;
+  std::string NameOf(const SnapshotKey& key) const;
+  std::vector<std::string> NamesAround(const SnapshotKey& key) const;
   absl::StatusOr<Reply> RunScript(absl::string_view script, const SessionKey& key,
                                   const std::vector<std::string>& arguments,
                                   absl::string_view bytes = {});
+  absl::StatusOr<Reply> RunScript(absl::string_view script, const std::vector<std::string>& keys,
+                                  const std::vector<std::string>& arguments,
+                                  absl::string_view bytes = {});
+  // TouchSnapshot without bytes, SaveSnapshot with them.
+  absl::StatusOr<Reply> KeepSnapshot(const SnapshotKey& key, absl::string_view bytes);
 
   const RedisOptions options_;
   std::unique_ptr<redisContext, Free> context_;

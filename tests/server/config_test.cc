@@ -64,6 +64,7 @@ TEST(Config, EveryFlagArrives) {
                                      "--session-ttl=13",
                                      "--state-key-file=k",
                                      "--state-store=redis://r",
+                                     "--state-store-snapshot-mib=15",
                                      "--max-swapped=14",
                                      "--quantum=15",
                                      "--patience=2.5",
@@ -98,6 +99,7 @@ TEST(Config, EveryFlagArrives) {
   EXPECT_EQ(config.session_ttl, absl::Seconds(13));
   EXPECT_EQ(config.state_key_file, "k");
   EXPECT_EQ(config.state_store, "redis://r");
+  EXPECT_EQ(config.state_store_snapshot_mib, 15);
   EXPECT_EQ(config.max_swapped, 14);
   EXPECT_EQ(config.quantum, 15);
   EXPECT_EQ(config.patience, absl::Milliseconds(2500));

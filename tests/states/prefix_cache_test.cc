@@ -221,5 +221,37 @@ TEST(PrefixCacheTest, WhereRoomIsShortItStillFindsOnlyPrefixes) {
   EXPECT_GT(cache.stats().hits, 0);
 }
 
+TEST(PrefixCacheTest, SaysWhatItCoversWithoutCountingIt) {
+  PrefixCache cache(100 * kStateBytes);
+  EXPECT_EQ(cache.Covers("s", Range(0, 5)), 0);
+  Insert(&cache, Range(0, 3));
+  Insert(&cache, Range(0, 10));
+  EXPECT_EQ(cache.Covers("s", Range(0, 12)), 10);
+  EXPECT_EQ(cache.Covers("s", Range(0, 9)), 3);
+  EXPECT_EQ(cache.Covers("s", Range(1, 9)), 0);
+  EXPECT_EQ(cache.Covers("t", Range(0, 12)), 0);
+  EXPECT_EQ(cache.Find("s", Range(0, 12), 0, 12).seen_before, 10) << "nothing was remembered";
+  EXPECT_EQ(cache.stats().hits, 1);
+}
+
+TEST(PrefixCacheTest, TellsOfWhatIsUsedAgain) {
+  std::vector<int64_t> told;
+  PrefixCache cache(
+      100 * kStateBytes, [&](absl::string_view scope, absl::Span<const TokenId> prefix,
+                             const std::shared_ptr<const SavedState>& state) {
+        EXPECT_EQ(scope, "s");
+        EXPECT_EQ(prefix, absl::MakeConstSpan(Range(0, 10)).first(state->progress.position));
+        told.push_back(state->progress.position);
+      });
+  Insert(&cache, Range(0, 5));
+  Insert(&cache, Range(0, 10));
+  Found(&cache, Range(0, 4));
+  EXPECT_TRUE(told.empty());
+  for (int i = 0; i < 7; ++i) Found(&cache, Range(0, 12));
+  EXPECT_EQ(told, std::vector<int64_t>(3, 10)) << "at the second, fourth and eighth use";
+  Found(&cache, Range(0, 9));
+  EXPECT_EQ(told.back(), 5);
+}
+
 }  // namespace
 }  // namespace liger
