@@ -2,9 +2,9 @@
 
     python tests/server/states_mix.py --minutes 10
 
-Two servers with few slots and little memory for snapshots, four clients for each slot. Every answer
-must be the one that a third server gives, which keeps nothing, to the same tokens alone. The last
-line sums up; the exit status is 0 if all held.
+Two servers with few slots and little memory for snapshots, and a real Redis between them; four clients
+for each slot. Every answer must be the one that a third server gives, which keeps nothing, to the same
+tokens alone. The last line sums up; the exit status is 0 if all held.
 """
 
 import argparse
@@ -28,8 +28,12 @@ class Conversation:
     """A session as its client knows it."""
 
     def __init__(self, client, name):
-        self.client, self.name = client, name
+        self.name = name
+        self.client = client  # of the server that has it; None: all, once it is in the store
         self.history, self.position = [], 0
+
+    def at(self, rng, clients):
+        return self.client or rng.choice(clients)
 
 
 class Mix:
@@ -37,7 +41,8 @@ class Mix:
         self.servers, self.alone = servers, alone
         self.vocabulary, self.longest = vocabulary, longest
         heads = random.Random(0)
-        self.heads = [heads.choices(range(vocabulary), k=heads.randint(1, 120)) for _ in range(6)]
+        self.heads = [heads.choices(range(vocabulary), k=heads.randint(1, most))
+                      for most in (120, 120, 120, 120, 120, 600, 600)]
         self.lock = threading.Lock()
         self.counts = collections.Counter()
         self.problems = []
@@ -71,7 +76,8 @@ class Mix:
             self.problem(f"{what} {details}: {ids} instead of {expected}")
 
     def once(self, rng, client, alone):
-        prompt = rng.choice(self.heads)[:rng.randint(1, 120)] + self.tokens(rng, 30)
+        head = rng.choice(self.heads)
+        prompt = head[:rng.choice([len(head), rng.randint(1, len(head))])] + self.tokens(rng, 30)
         options = self.options(rng)
         if rng.random() < 0.3:
             options["sampling"]["n"] = rng.randint(2, 3)
@@ -91,20 +97,25 @@ class Mix:
         stream.cancel()
         self.count("cancelled")
 
-    def turn(self, rng, talk, alone):
+    def turn(self, rng, talk, clients, alone):
+        client = talk.at(rng, clients)
         new = self.tokens(rng, 40)
         options = self.options(rng)
         expect = {"session_position": talk.position} if rng.random() < 0.5 else {}
         if talk.position and rng.random() < 0.15:  # a turn that is broken off counts for nothing
-            stream = talk.client.generation.Generate(
-                request(ids=new, session_id=talk.name, stopping={"max_tokens": ENDLESS_TOKENS}), timeout=600)
-            next(stream)
-            stream.cancel()
+            endless = request(ids=new, session_id=talk.name, stopping={"max_tokens": ENDLESS_TOKENS})
+
+            def begin():
+                stream = client.generation.Generate(endless, timeout=600)
+                next(stream)
+                return stream
+
+            self.when_free(begin).cancel()
             self.count("turns broken off")
-            eventually(lambda: not self.busy(talk))
             return
-        answer = generate(talk.client, ids=new, session_id=talk.name,
-                          priority=rng.randint(0, 2), **expect, **options)
+        answer = self.when_free(lambda: generate(
+            client, ids=new, session_id=talk.name, priority=rng.randint(0, 2), **expect, **options))
+        talk.client = None
         history = talk.history + new
         self.check("turns", answer, generate(alone, ids=history, **options),
                    history=len(history), cached=answer.usage.cached_tokens, **options)
@@ -113,40 +124,39 @@ class Mix:
         talk.history = history + answer.only.ids
         talk.position = answer.only.finished.session_position
 
-    @staticmethod
-    def busy(talk):
-        """Whether the server has yet to hear that a turn was broken off."""
-        try:
-            generate(talk.client, ids=[1], session_id=talk.name, session_position=1 << 40)
-        except grpc.RpcError as error:
-            return error.code() == grpc.StatusCode.ABORTED
-        return False
-
-    def fork(self, talk, name):
-        talk.client.sessions.Fork(
-            sessions.ForkRequest(session_id=talk.name, new_session_id=name))
+    def fork(self, rng, talk, clients, name):
+        client = talk.at(rng, clients)
+        self.when_free(lambda: client.sessions.Fork(
+            sessions.ForkRequest(session_id=talk.name, new_session_id=name)))
         self.count("forks")
-        return self.copy(talk, talk.client, name)
-
-    def move(self, talk, client, name):
-        data = self.transfer(lambda: b"".join(chunk.data for chunk in talk.client.sessions.Export(
-            sessions.ExportRequest(session_id=talk.name))))
-        self.transfer(lambda: client.sessions.Import(
-            iter([sessions.StateChunk(session_id=name, data=data)])))
-        self.count("moves")
         return self.copy(talk, client, name)
 
-    def transfer(self, call):
-        """Comes again where as many others transfer states as a server lets."""
+    def move(self, rng, talk, clients, name):
+        source, target = talk.at(rng, clients), rng.choice(clients)
+        data = self.when_free(lambda: b"".join(chunk.data for chunk in source.sessions.Export(
+            sessions.ExportRequest(session_id=talk.name))))
+        self.when_free(lambda: target.sessions.Import(
+            iter([sessions.StateChunk(session_id=name, data=data)])))
+        self.count("moves")
+        return self.copy(talk, target, name)
+
+    def when_free(self, call):
+        """Comes again while a turn that ended is being written or broken off, where as many others
+        transfer states as a server lets, and where a busy machine's Redis was late."""
         results = []
 
         def done():
             try:
                 results.append(call())
             except grpc.RpcError as error:
-                if error.code() != grpc.StatusCode.RESOURCE_EXHAUSTED:
+                if error.code() == grpc.StatusCode.ABORTED:
+                    self.count("waits for a session")
+                elif "exported and imported" in error.details():
+                    self.count("transfers put off")
+                elif "state store" in error.details():
+                    self.count("waits for the store")
+                else:
                     raise
-                self.count("transfers put off")
             return results
 
         return eventually(done)[0]
@@ -174,17 +184,18 @@ class Mix:
                     self.leave(rng, rng.choice(clients))
                 elif dice < 0.45 or not talks:
                     talks.append(Conversation(rng.choice(clients), name))
-                    self.turn(rng, talks[-1], alone)
+                    self.turn(rng, talks[-1], clients, alone)
                 elif dice < 0.85:
-                    self.turn(rng, rng.choice(talks), alone)
+                    self.turn(rng, rng.choice(talks), clients, alone)
                 elif dice < 0.92:
-                    talks.append(self.fork(rng.choice(talks), name))
+                    talks.append(self.fork(rng, rng.choice(talks), clients, name))
                 else:
-                    talks.append(self.move(rng.choice(talks), rng.choice(clients), name))
+                    talks.append(self.move(rng, rng.choice(talks), clients, name))
                 while len(talks) > 5:
                     talk = talks.pop(rng.randrange(len(talks)))
-                    talk.client.sessions.Delete(
-                        sessions.DeleteSessionRequest(session_id=talk.name))
+                    client = talk.at(rng, clients)
+                    self.when_free(lambda: client.sessions.Delete(
+                        sessions.DeleteSessionRequest(session_id=talk.name)))
         except Exception as error:  # or the thread would end unseen
             self.problem(repr(error))
         for client in (*clients, alone):
@@ -203,10 +214,12 @@ class Mix:
 def mix(seconds: float, real: bool) -> tuple[bool, str]:
     """Whether everything held, and the summary."""
     from metrics_test import sample
-    with tempfile.TemporaryDirectory() as folder:
+    from state_store_test import Redis
+    with tempfile.TemporaryDirectory() as folder, Redis(folder, "--appendonly", "no") as redis:
         model = (*REAL, "--dtype=f32") if real else tiny_model(pathlib.Path(folder))
         crowded = (*model, f"--max-slots={SLOTS}", f"--max-swapped={4 * SLOTS}", "--quantum=5",
-                   "--patience=0.5", f"--prefix-cache-mib={30 if real else 1}", "--tenant-weights=a=3")
+                   "--patience=0.5", f"--prefix-cache-mib={30 if real else 1}", "--tenant-weights=a=3",
+                   f"--state-store={redis.url}", "--state-store-snapshot-mib=64")
         with ServerProcess(*crowded) as one, \
                 ServerProcess(*crowded, "--threads=1", "--step-token-budget=48") as two, \
                 ServerProcess(*model, "--max-slots=16", "--prefix-cache-mib=0",
@@ -218,9 +231,14 @@ def mix(seconds: float, real: bool) -> tuple[bool, str]:
                 eventually(lambda: client.loads().slots_used == 0)
                 if sample(server, "liger_num_states_swapped") != 0:
                     run.problem("states stay swapped out")
-                run.count("swaps", int(sample(server, "liger_swaps_out_total")))
-                run.count("snapshot hits", int(sample(server, "liger_prefix_cache_hits_total")))
-                run.count("snapshots evicted", int(sample(server, "liger_prefix_cache_evictions_total")))
+                for name, metric in (
+                        ("swaps", "swaps_out"), ("snapshot hits", "prefix_cache_hits"),
+                        ("snapshots evicted", "prefix_cache_evictions"),
+                        ("snapshots from the store", "state_store_snapshot_hits"),
+                        ("sessions from the store", "state_store_loads"),
+                        ("store failures", "state_store_failures"),
+                        ("session conflicts", "state_store_conflicts")):
+                    run.count(name, int(sample(server, f"liger_{metric}_total")))
                 client.close()
     counts = ", ".join(f"{count} {name}" for name, count in sorted(run.counts.items()))
     return not run.problems, "\n".join([*run.problems[:10],
