@@ -155,7 +155,8 @@ void SharedSessions::Tick() {
       if (known.unsaved != nullptr && !failing_) Save(key, &known);
       if (known.held) held.push_back(key);
     }
-    const absl::Status status = store_.Renew(held);
+    absl::Status status = store_.Renew(held);
+    if (status.ok()) status = ForgetDeleted();
     if (!status.ok()) Failed(status);
     failing_ = false;
     if (known_.size() <= kMaxKnown) return;
@@ -163,6 +164,16 @@ void SharedSessions::Tick() {
       return !entry.second.held && entry.second.unsaved == nullptr;
     });
   });
+}
+
+absl::Status SharedSessions::ForgetDeleted() {
+  LIGER_ASSIGN_OR_RETURN(const std::vector<SessionKey> deleted,
+                         store_.DeletedSince(&deleted_since_));
+  for (const SessionKey& key : deleted) {
+    // Unless it was made anew since, or is being.
+    if (table_.Get(key, WallNow()).ok()) static_cast<void>(Fetch(key));
+  }
+  return absl::OkStatus();
 }
 
 void SharedSessions::Save(const SessionKey& key, Known* known) {

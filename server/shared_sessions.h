@@ -74,6 +74,8 @@ class SharedSessions {
     std::shared_ptr<const SessionContent> unsaved;
   };
 
+  // Lets go of sessions that another server deleted: here they would count against their tenant.
+  absl::Status ForgetDeleted();
   void Save(const SessionKey& key, Known* known);
   void Failed(const absl::Status& status);
 
@@ -82,6 +84,7 @@ class SharedSessions {
   // The store's thread's.
   RedisStore store_;
   std::map<SessionKey, Known> known_;
+  int64_t deleted_since_ = 0;
   bool failing_ = false;
 
   std::atomic<int64_t> loaded_{0}, saved_{0}, failures_{0}, conflicts_{0}, unsaved_{0};

@@ -46,14 +46,27 @@ constexpr absl::string_view kRenew = R"(
 if redis.call('GET', KEYS[2]) == ARGV[1] then redis.call('PEXPIRE', KEYS[2], ARGV[2]) end
 return 1)";
 
-// ARGV: time to live ms. What is left tells servers that still have the session here.
+// KEYS: the session, its lease, all that were deleted. ARGV: time to live ms, the session's name.
+// What is left tells servers that still have the session.
 constexpr absl::string_view kDelete = R"(
 local version = tonumber(redis.call('HGET', KEYS[1], 'version')) or 0
 redis.call('HSET', KEYS[1], 'version', string.format('%.0f', -math.abs(version) - 1))
 redis.call('HDEL', KEYS[1], 'bytes')
 redis.call('PEXPIRE', KEYS[1], ARGV[1])
 redis.call('DEL', KEYS[2])
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+redis.call('ZADD', KEYS[3], now, ARGV[2])
+redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', now - ARGV[1])
+redis.call('PEXPIRE', KEYS[3], ARGV[1])
 return 1)";
+
+// KEYS: all that were deleted. ARGV: since when, ms of the store's clock; 0: in the last minute.
+constexpr absl::string_view kDeletedSince = R"(
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local since = ARGV[1] == '0' and now - 60000 or ARGV[1]
+return {string.format('%.0f', now), redis.call('ZRANGEBYSCORE', KEYS[1], since, '+inf')})";
 
 // KEYS: the snapshot, its group, all snapshots. ARGV: time to live ms, tokens, its name in the
 // group, the most snapshots, bytes (where they are to be written). A group is ordered by tokens,
@@ -182,7 +195,33 @@ absl::Status RedisStore::Release(const SessionKey& key) {
 }
 
 absl::Status RedisStore::Delete(const SessionKey& key) {
-  return RunScript(kDelete, key, {absl::StrCat(options_.time_to_live.count())}).status();
+  const std::string name = NameOf("liger:", key);
+  const std::vector<std::string> keys = {name, absl::StrCat(name, ":lease"), AllDeleted()};
+  return RunScript(kDelete, keys,
+                   {absl::StrCat(options_.time_to_live.count()),
+                    absl::StrCat(key.tenant.size(), ":", key.tenant, key.id)})
+      .status();
+}
+
+absl::StatusOr<std::vector<SessionKey>> RedisStore::DeletedSince(int64_t* since) {
+  const std::vector<std::string> keys = {AllDeleted()};
+  LIGER_ASSIGN_OR_RETURN(const Reply reply, RunScript(kDeletedSince, keys, {absl::StrCat(*since)}));
+  const redisReply& r = *reply;
+  if (r.type != REDIS_REPLY_ARRAY || r.elements != 2 || r.element[0]->type != REDIS_REPLY_STRING ||
+      r.element[1]->type != REDIS_REPLY_ARRAY ||
+      !absl::SimpleAtoi(absl::string_view(r.element[0]->str, r.element[0]->len), since)) {
+    return absl::DataLossError("what the store says was deleted is damaged");
+  }
+  std::vector<SessionKey> deleted;
+  for (size_t i = 0; i < r.element[1]->elements; ++i) {
+    const redisReply& name = *r.element[1]->element[i];
+    const std::pair<std::string, std::string> parts =
+        absl::StrSplit(absl::string_view(name.str, name.len), absl::MaxSplits(':', 1));
+    size_t tenant = 0;
+    if (!absl::SimpleAtoi(parts.first, &tenant) || tenant > parts.second.size()) continue;
+    deleted.push_back({parts.second.substr(0, tenant), parts.second.substr(tenant)});
+  }
+  return deleted;
 }
 
 absl::Status RedisStore::SaveStream(const SessionKey& key, absl::string_view bytes) {
@@ -308,6 +347,10 @@ std::string RedisStore::NameOf(absl::string_view kind, const SessionKey& key) co
   // The size of the tenant keeps names apart; the hash tag keeps a session's keys on one node.
   return absl::StrCat(kind, options_.space, ":{", key.tenant.size(), ":", key.tenant, ":", key.id,
                       "}");
+}
+
+std::string RedisStore::AllDeleted() const {
+  return absl::StrCat("liger-deleted:", options_.space);
 }
 
 // The hash tag keeps all snapshots on one node.

@@ -67,7 +67,7 @@ class RedisStore {
   struct Held {
     // Of what is stored; 0: nothing. Below 0: it was deleted, as the version of that size.
     int64_t version = 0;
-    std::string bytes;    // what is stored, where its version is not the known one
+    std::string bytes;  // what is stored, where its version is not the known one
   };
   // Takes the lease. ABORTED while another server has it.
   absl::StatusOr<Held> Take(const SessionKey& key, int64_t known_version);
@@ -80,6 +80,9 @@ class RedisStore {
   // Lets the lease go.
   absl::Status Release(const SessionKey& key);
   absl::Status Delete(const SessionKey& key);
+  // What any server deleted since `*since`, by the store's clock, which is then now; 0: in the last
+  // minute, for a server that has only just begun.
+  absl::StatusOr<std::vector<SessionKey>> DeletedSince(int64_t* since);
 
   // A stream lies under its token and its tenant, apart from sessions.
   absl::Status SaveStream(const SessionKey& key, absl::string_view bytes);
@@ -109,6 +112,7 @@ class RedisStore {
   // Unlike RunScript does not connect.
   absl::StatusOr<Reply> Run(const std::vector<absl::string_view>& arguments);
   std::string NameOf(absl::string_view kind, const SessionKey& key) const;
+  std::string AllDeleted() const;
   std::string AllSnapshots() const;
   std::string NameOf(const std::string& group) const;
   std::string NameOf(const SnapshotKey& key) const;

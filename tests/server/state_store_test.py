@@ -189,6 +189,9 @@ def test_a_deleted_name_can_be_used_again(tiny_flags, redis, alone):
         first.sessions.Import(iter([sessions.StateChunk(session_id="s", data=data)]))
         for client in (first, second):
             eventually(lambda: attempt(old, client))
+        assert sample(one, "liger_sessions") == 1
+        eventually(lambda: found(lambda: second.sessions.Delete(delete)))
+        eventually(lambda: sample(one, "liger_sessions") == 0)
         assert sum(sample(server, "liger_state_store_conflicts_total") for server in (one, two)) == 0
 
 
