@@ -32,8 +32,7 @@ absl::StatusOr<SessionTurn> SessionTurn::Begin(const v1::GenerateRequest& messag
 }
 
 SessionTurn::~SessionTurn() {
-  // First the lease: the next turn here takes it anew.
-  if (turn_ != nullptr && shared_ != nullptr) shared_->Abandoned(key_);
+  if (turn_ != nullptr && shared_ != nullptr) shared_->Abandon(key_, std::move(turn_));
 }
 
 void SessionTurn::Continue(const v1::GenerateRequest& message, Request* request) {
@@ -76,9 +75,9 @@ void SessionTurn::Commit(std::shared_ptr<const SavedState> state) {
   ledger_.Append(new_tokens_);
   content->ledger = std::move(ledger_);
   content->state = std::move(state);
-  turn_->Commit(content, SessionNow());
+  if (shared_ != nullptr) return shared_->Commit(key_, std::move(turn_), std::move(content));
+  turn_->Commit(std::move(content), SessionNow());
   turn_ = nullptr;
-  if (shared_ != nullptr) shared_->Committed(key_, std::move(content));
 }
 
 }  // namespace liger

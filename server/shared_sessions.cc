@@ -127,9 +127,10 @@ void SharedSessions::Flush() {
   done.get_future().wait();
 }
 
-void SharedSessions::Committed(const SessionKey& key,
-                               std::shared_ptr<const SessionContent> content) {
-  worker_.Post([this, key, content = std::move(content)] {
+void SharedSessions::Commit(const SessionKey& key, std::shared_ptr<SessionTable::Turn> turn,
+                            std::shared_ptr<const SessionContent> content) {
+  worker_.Post([this, key, turn = std::move(turn), content = std::move(content)] {
+    turn->Commit(content, SessionNow());
     Known& known = known_[key];
     ++known.version;
     if (known.unsaved == nullptr) ++unsaved_;
@@ -138,8 +139,9 @@ void SharedSessions::Committed(const SessionKey& key,
   });
 }
 
-void SharedSessions::Abandoned(const SessionKey& key) {
-  worker_.Post([this, key] {
+void SharedSessions::Abandon(const SessionKey& key, std::shared_ptr<SessionTable::Turn> turn) {
+  worker_.Post([this, key, turn = std::move(turn)]() mutable {
+    turn = nullptr;
     Known& known = known_[key];
     if (!known.held) return;
     known.held = false;
@@ -171,7 +173,7 @@ absl::Status SharedSessions::ForgetDeleted() {
                          store_.DeletedSince(&deleted_since_));
   for (const SessionKey& key : deleted) {
     // Unless it was made anew since, or is being.
-    if (table_.Get(key, WallNow()).ok()) static_cast<void>(Fetch(key));
+    if (table_.Get(key, SessionNow()).ok()) static_cast<void>(Fetch(key));
   }
   return absl::OkStatus();
 }

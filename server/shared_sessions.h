@@ -54,9 +54,11 @@ class SharedSessions {
   absl::Status SaveStream(const SessionKey& key, absl::string_view bytes);
   absl::StatusOr<std::string> LoadStream(const SessionKey& key);
 
-  // From any thread: how a turn that BeginTurn gave ended.
-  void Committed(const SessionKey& key, std::shared_ptr<const SessionContent> content);
-  void Abandoned(const SessionKey& key);
+  // From any thread: how a turn that BeginTurn gave ends. It does so on the store's thread, so that
+  // the next one here cannot come between it and its lease.
+  void Commit(const SessionKey& key, std::shared_ptr<SessionTable::Turn> turn,
+              std::shared_ptr<const SessionContent> content);
+  void Abandon(const SessionKey& key, std::shared_ptr<SessionTable::Turn> turn);
 
   // To be called every few seconds: keeps leases, tries again to write.
   void Tick();
