@@ -29,7 +29,8 @@ absl::StatusOr<SessionTable::Turn> SharedSessions::BeginTurn(const SessionKey& k
   LIGER_ASSIGN_OR_RETURN(SessionTable::Turn turn, table_.BeginTurn(key, SessionNow()));
   Known& known = known_[key];
   // What was pushed out here before the store had it.
-  if (turn.content() == nullptr && known.unsaved != nullptr) turn.Replace(known.unsaved, SessionNow());
+  if (turn.content() == nullptr && known.unsaved != nullptr)
+    turn.Replace(known.unsaved, SessionNow());
   const bool here = turn.content() != nullptr;
   if (!here) known.version = 0;
   absl::StatusOr<RedisStore::Held> held =
