@@ -42,7 +42,7 @@ class Mix:
         self.vocabulary, self.longest = vocabulary, longest
         heads = random.Random(0)
         self.heads = [heads.choices(range(vocabulary), k=heads.randint(1, most))
-                      for most in (120, 120, 120, 120, 120, 600, 600)]
+                      for most in (120, 120, 120, 120, 120, 3000, 3000)]
         self.lock = threading.Lock()
         self.counts = collections.Counter()
         self.problems = []
