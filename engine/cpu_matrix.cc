@@ -107,6 +107,12 @@ class Packer {
   void Pack(const TensorInfo& tensor, int tensor_row, int row, int count) {
     const DataType stored = checkpoint_.StoredType(tensor);
     const bool merged = !plan_.updates_beside && checkpoint_.Update(tensor) != nullptr;
+    if (plan_.type == DType::kBf16 && !merged && stored == DataType::kBf16) {
+      stored_.resize(count * StoredBytes(stored, cols_));
+      checkpoint_.ReadStored(tensor, tensor_row, count, stored_.data());
+      cpu::PackRows(reinterpret_cast<const uint16_t*>(stored_.data()), row, count, cols_, to_);
+      return;
+    }
     if (!cpu::IsQuantized(plan_.type)) {
       ReadFloats(tensor, tensor_row, count, /*merged=*/true);
       cpu::PackRows(floats_.data(), row, count, cols_, plan_.type, to_);

@@ -99,6 +99,10 @@ void CudaWeightLoader::Read(const Checkpoint& checkpoint, const TensorInfo& tens
                         absl::MakeSpan(reinterpret_cast<float*>(out), static_cast<size_t>(size)));
     return;
   }
+  if (checkpoint.StoredType(tensor) == DataType::kBf16 && checkpoint.Update(tensor) == nullptr) {
+    checkpoint.ReadStored(tensor, first, count, out);
+    return;
+  }
   thread_local std::vector<float> values;
   values.resize(size);
   checkpoint.ReadRows(tensor, first, absl::MakeSpan(values));

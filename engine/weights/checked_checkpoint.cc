@@ -3,6 +3,7 @@
 #include <atomic>
 #include <bit>
 #include <cstdint>
+#include <cstring>
 #include <utility>
 #include <vector>
 
@@ -24,6 +25,23 @@ bool AllFinite(absl::Span<const float> values) {
   return beyond == 0;
 }
 
+bool AllFiniteBf16(absl::Span<const std::byte> values) {
+  uint16_t beyond = 0;
+  for (size_t i = 0; i < values.size(); i += sizeof(uint16_t)) {
+    uint16_t bits;
+    std::memcpy(&bits, values.data() + i, sizeof(bits));
+    beyond |= static_cast<uint16_t>((bits & 0x7fff) >= 0x7f80);
+  }
+  return beyond == 0;
+}
+
+bool AllFiniteStored(DataType type, int64_t count, const std::byte* stored) {
+  if (type == DataType::kBf16) return AllFiniteBf16({stored, count * sizeof(uint16_t)});
+  std::vector<float> values(count);
+  Dequantize(type, stored, absl::MakeSpan(values));
+  return AllFinite(values);
+}
+
 class CheckedCheckpoint final : public Checkpoint {
  public:
   CheckedCheckpoint(std::unique_ptr<Checkpoint> base, std::string path)
@@ -42,9 +60,9 @@ class CheckedCheckpoint final : public Checkpoint {
   void ReadStored(const TensorInfo& tensor, int64_t first_row, int64_t num_rows,
                   std::byte* out) const override {
     base_->ReadStored(tensor, first_row, num_rows, out);
-    std::vector<float> values(num_rows * tensor.row_size());
-    Dequantize(StoredType(tensor), out, absl::MakeSpan(values));
-    if (!AllFinite(values)) damaged_.store(&tensor, std::memory_order_relaxed);
+    if (!AllFiniteStored(StoredType(tensor), num_rows * tensor.row_size(), out)) {
+      damaged_.store(&tensor, std::memory_order_relaxed);
+    }
   }
 
   const LoraUpdate* Update(const TensorInfo& tensor) const override {

@@ -1,6 +1,7 @@
 #include "engine/weights/hf_checkpoint.h"
 
 #include <algorithm>
+#include <cstring>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -61,6 +62,17 @@ class HfCheckpoint final : public Checkpoint {
     const SafetensorsTensor& source = *tensors_.find(info.name)->second.source;
     const int64_t row_bytes = StoredBytes(source.type, info.row_size());
     Dequantize(source.type, source.data.data() + first_row * row_bytes, out);
+  }
+
+  DataType StoredType(const TensorInfo& info) const override {
+    return tensors_.find(info.name)->second.source->type;
+  }
+
+  void ReadStored(const TensorInfo& info, int64_t first_row, int64_t num_rows,
+                  std::byte* out) const override {
+    const SafetensorsTensor& source = *tensors_.find(info.name)->second.source;
+    const int64_t row_bytes = StoredBytes(source.type, info.row_size());
+    std::memcpy(out, source.data.data() + first_row * row_bytes, num_rows * row_bytes);
   }
 
   CheckpointSource source() const override {

@@ -64,6 +64,8 @@ size_t PackedBytes(DType type, int64_t rows, int64_t cols);
 // `data`, zeroed before. Rows of one panel must not be packed by two threads at once. bf16 rounds
 // to nearest even.
 void PackRows(const float* source, int first_row, int num_rows, int cols, DType type, void* data);
+// The same for kBf16, from numbers that are bf16 already.
+void PackRows(const uint16_t* source, int first_row, int num_rows, int cols, void* data);
 // The same for quantized types, from [num_rows, NumGroups(cols)] groups. Codes are as DType has
 // them, those behind the last column any that stand for zero.
 struct WeightGroup {

@@ -45,6 +45,21 @@ void UnpackGroupRow(const PackedMatrix& matrix, int row, int group, float* out, 
   }
 }
 
+template <typename From, typename To, typename Convert>
+void PackConverted(const From* source, int first_row, int num_rows, int cols, To* data,
+                   Convert convert) {
+  // So many columns at a time that all rows of a panel find their cache lines there.
+  constexpr int kColumns = 128;
+  for (int first_col = 0; first_col < cols; first_col += kColumns) {
+    const int end_col = first_col + kColumns < cols ? first_col + kColumns : cols;
+    for (int r = 0; r < num_rows; ++r) {
+      const From* from = source + int64_t{r} * cols;
+      To* to = data + RowStart(first_row + r, cols);
+      for (int64_t k = first_col; k < end_col; ++k) to[k * kPanelRows] = convert(from[k]);
+    }
+  }
+}
+
 }  // namespace
 
 size_t PackedBytes(DType type, int64_t rows, int64_t cols) {
@@ -56,17 +71,17 @@ size_t PackedBytes(DType type, int64_t rows, int64_t cols) {
 }
 
 void PackRows(const float* source, int first_row, int num_rows, int cols, DType type, void* data) {
-  for (int r = 0; r < num_rows; ++r) {
-    const float* from = source + int64_t{r} * cols;
-    const int64_t start = RowStart(first_row + r, cols);
-    if (type == DType::kF32) {
-      float* to = static_cast<float*>(data) + start;
-      for (int64_t k = 0; k < cols; ++k) to[k * kPanelRows] = from[k];
-    } else {
-      uint16_t* to = static_cast<uint16_t*>(data) + start;
-      for (int64_t k = 0; k < cols; ++k) to[k * kPanelRows] = scalar::ToBf16(from[k]);
-    }
+  if (type == DType::kF32) {
+    PackConverted(source, first_row, num_rows, cols, static_cast<float*>(data),
+                  [](float value) { return value; });
+  } else {
+    PackConverted(source, first_row, num_rows, cols, static_cast<uint16_t*>(data), scalar::ToBf16);
   }
+}
+
+void PackRows(const uint16_t* source, int first_row, int num_rows, int cols, void* data) {
+  PackConverted(source, first_row, num_rows, cols, static_cast<uint16_t*>(data),
+                [](uint16_t value) { return value; });
 }
 
 void PackGroups(const WeightGroup* source, int first_row, int num_rows, int cols, DType type,

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -78,6 +79,25 @@ TEST(PackedMatrixTest, RoundTripsFloat32) {
     for (int r = 0; r < rows; ++r) {
       UnpackRow(weights.matrix, r, row.data());
       EXPECT_EQ(std::memcmp(row.data(), &source[r * cols], cols * sizeof(float)), 0);
+    }
+  }
+}
+
+TEST(PackedMatrixTest, Bf16RowsArePackedAsTheyAre) {
+  const int rows = 37;
+  const int cols = 300;
+  std::vector<uint16_t> source(rows * cols);
+  for (size_t i = 0; i < source.size(); ++i) source[i] = static_cast<uint16_t>(i * 40503u >> 3);
+  std::vector<uint16_t> packed(PackedBytes(DType::kBf16, rows, cols) / sizeof(uint16_t));
+  PackRows(source.data(), 0, 20, cols, packed.data());
+  PackRows(&source[20 * cols], 20, rows - 20, cols, packed.data());
+  const PackedMatrix matrix{
+      .data = packed.data(), .type = DType::kBf16, .rows = rows, .cols = cols};
+  std::vector<float> row(cols);
+  for (int r = 0; r < rows; ++r) {
+    UnpackRow(matrix, r, row.data());
+    for (int k = 0; k < cols; ++k) {
+      EXPECT_EQ(std::bit_cast<uint32_t>(row[k]), uint32_t{source[r * cols + k]} << 16);
     }
   }
 }
