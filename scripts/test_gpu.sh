@@ -174,6 +174,11 @@ if [ -n "$bench" ]; then
   for name in cuda_decode_bench cuda_prefill_bench cuda_sampling_bench; do
     timed "$name" "$binaries/$name"
   done
+  if python3 -c 'import torch, fla.ops.gla' 2>/dev/null; then
+    timed "PyTorch, llama-3-8b" python3 bench/cuda/torch_peer.py --model "$results/shapes/llama-3-8b"
+  else
+    printf '\nbench/cuda/torch_peer.py was not run: python3 has no torch or no flash-linear-attention\n'
+  fi
   printf '\nThe table is in %s\n' "$table"
 fi
 finish
