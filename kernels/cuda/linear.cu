@@ -1,4 +1,4 @@
-// Blocks take tiles of 32 rows of W in turn; one warp streams W and x through a ring of shared
+// Blocks take tiles of 32 rows of W in turn; four warps stream W and x through a ring of shared
 // memory, 256 columns a stage, while eight others multiply 32 columns each on tensor cores. What
 // the ring holds of W is read before the kernel in front has ended, so that the memory never waits
 // for a kernel to begin.
@@ -19,6 +19,8 @@ constexpr int kTileRows = 32;  // of W; gated, half of G and half of U
 constexpr int kHalf = kTileRows / 2;
 constexpr int kWarps = 8;  // that multiply
 constexpr int kUsers = kWarps * 32;
+constexpr int kCopyWarps = 4;
+constexpr int kCopiers = kCopyWarps * 32;
 constexpr int kWarpColumns = 32;
 constexpr int kChunk = kWarps * kWarpColumns;
 // Rows of shared memory are apart by half the banks: a quarter warp's 16 bytes a lane, from four
@@ -49,7 +51,7 @@ class Skinny {
         tiles_((columns_ + tile_columns_ - 1) / tile_columns_),
         chunks_((p.k + kChunk - 1) / kChunk) {}
 
-  // The warp that copies.
+  // A warp that copies.
   __device__ void Stream() {
     const int own_tiles = (tiles_ - static_cast<int>(blockIdx.x) - 1) / gridDim.x + 1;
     const int fills = own_tiles * chunks_;
@@ -57,7 +59,11 @@ class Skinny {
     for (int i = 0; i < early; ++i) FillWeights(i);
     WaitForPrevious();
     for (int i = 0; i < early; ++i) FillX(i);
+    // The next kernel's first reads should come after the last ones of this, not beside them.
+    const int last = max(early, fills - kStages);
+    if (last >= fills) AllowNext();
     for (int i = early; i < fills; ++i) {
+      if (i == last) AllowNext();
       WaitParity(&s_.barriers.empty[i % kStages], (i / kStages - 1) & 1);
       FillWeights(i);
       FillX(i);
@@ -84,8 +90,20 @@ class Skinny {
   }
 
  private:
+  static constexpr int kCopyRows = kTileRows / kCopyWarps;  // of a tile, that a warp copies
+
   static __device__ void UsersBarrier() {
     asm volatile("bar.sync 1, %0;" ::"n"(kUsers) : "memory");
+  }
+
+  // Where this warp's rows of a tile are in W, and how many of them there are.
+  __device__ __forceinline__ const Bf16* Rows(int tile, int* there) const {
+    const int r = (warp_ - kWarps) * kCopyRows;  // of the tile
+    const bool lower = p_.gated && r >= kHalf;
+    const int first =
+        p_.gated ? tile * kHalf + r % kHalf + (lower ? columns_ : 0) : tile * kTileRows + r;
+    *there = min(kCopyRows, (p_.gated && !lower ? columns_ : p_.n) - first);
+    return static_cast<const Bf16*>(p_.weights) + int64_t{first} * p_.k;
   }
 
   // Fill i of this block, all lanes together, 16 bytes a lane: a row of a chunk at a time. Bulk
@@ -93,20 +111,14 @@ class Skinny {
   __device__ __forceinline__ void FillWeights(int i) {
     const int column = i % chunks_ * kChunk + lane_ * 8;
     if (column >= p_.k) return;
-    const auto* weights = static_cast<const Bf16*>(p_.weights) + column;
-    const int tile = static_cast<int>(blockIdx.x + i / chunks_ * gridDim.x);
-    const uint32_t to = SharedAddress(s_.weights[i % kStages]) + lane_ * 16;
+    int there;
+    const Bf16* from =
+        Rows(static_cast<int>(blockIdx.x + i / chunks_ * gridDim.x), &there) + column;
+    const uint32_t to =
+        SharedAddress(s_.weights[i % kStages][(warp_ - kWarps) * kCopyRows]) + lane_ * 16;
+    if (there == kCopyRows) {
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int first = p_.gated ? tile * kHalf + half * columns_ : tile * kTileRows + half * kHalf;
-      const int end = p_.gated && half == 0 ? columns_ : p_.n;
-      CopyRows(to + half * kHalf * kPitch, weights + int64_t{first} * p_.k, end - first);
-    }
-  }
-  __device__ __forceinline__ void CopyRows(uint32_t to, const Bf16* from, int there) const {
-    if (there >= kHalf) {
-#pragma unroll
-      for (int r = 0; r < kHalf; ++r) {
+      for (int r = 0; r < kCopyRows; ++r) {
         Copy16(to + r * kPitch, from);
         from += p_.k;
       }
@@ -114,6 +126,7 @@ class Skinny {
       for (int r = 0; r < there; ++r) Copy16(to + r * kPitch, from + int64_t{r} * p_.k);
     }
   }
+
   // Behind FillWeights(i): tells of both.
   __device__ __forceinline__ void FillX(int i) {
     const int column = i % chunks_ * kChunk + lane_ * 8;
@@ -121,8 +134,9 @@ class Skinny {
     if (column < p_.k) {
       const auto* x = static_cast<const Bf16*>(p_.x) + column;
       const uint32_t to = SharedAddress(s_.x[stage]) + lane_ * 16;
-#pragma unroll 4
-      for (int r = 0; r < p_.m; ++r) Copy16(to + r * kPitch, x + int64_t{r} * p_.k);
+      for (int r = warp_ - kWarps; r < p_.m; r += kCopyWarps) {
+        Copy16(to + r * kPitch, x + int64_t{r} * p_.k);
+      }
     }
     ArriveAfterCopies(&s_.barriers.full[stage]);
   }
@@ -193,14 +207,13 @@ class Skinny {
 };
 #endif
 
-__global__ void __launch_bounds__(kUsers + 32, 2)
+__global__ void __launch_bounds__(kUsers + kCopiers, 2)
     SkinnyLinearKernel(const __grid_constant__ SkinnyLinearParams p) {
 #if __CUDA_ARCH__ >= 900
   extern __shared__ __align__(128) std::byte bytes[];
   auto* shared = reinterpret_cast<Shared*>(bytes);
-  if (threadIdx.x == 0) shared->barriers.Init(kWarps, 32);
+  if (threadIdx.x == 0) shared->barriers.Init(kWarps, kCopiers);
   __syncthreads();
-  AllowNext();
   if (threadIdx.x >= kUsers) {
     Skinny(p, shared).Stream();
   } else {
@@ -232,8 +245,8 @@ cudaError_t SkinnyLinear(const SkinnyLinearParams& p, int multiprocessors, cudaS
   const int columns = p.gated ? p.n / 2 : p.n;
   const int tile_columns = p.gated ? kHalf : kTileRows;
   const int tiles = (columns + tile_columns - 1) / tile_columns;
-  return Launch(SkinnyLinearKernel, std::min(tiles, multiprocessors), kUsers + 32, sizeof(Shared),
-                stream, p);
+  return Launch(SkinnyLinearKernel, std::min(tiles, multiprocessors), kUsers + kCopiers,
+                sizeof(Shared), stream, p);
 }
 
 }  // namespace liger::cuda
