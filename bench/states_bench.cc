@@ -71,7 +71,7 @@ void BM_SwapIn(benchmark::State& state) {
   for (auto _ : state) {
     StateSlot& slot = slots.taken[turn % kStates];
     slot = {};
-    slot = *slots.pool->Acquire(*saved[turn % kStates]);
+    slot = *slots.pool->Acquire(saved[turn % kStates]);
     ++turn;
   }
   state.SetBytesProcessed(static_cast<int64_t>(state.iterations()) * slots.backend.state_bytes());

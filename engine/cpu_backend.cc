@@ -116,12 +116,13 @@ void CpuBackend::CopySlot(SlotId from, SlotId to) {
   std::memcpy(Slot(to), Slot(from), slot_bytes_);
 }
 
-void CpuBackend::ReadSlot(SlotId from, std::byte* to) const {
+std::shared_ptr<const HostCopy> CpuBackend::ReadSlot(SlotId from, std::byte* to) {
   std::memcpy(to, Slot(from), layout_.bytes());
+  return nullptr;
 }
 
-void CpuBackend::WriteSlot(const std::byte* from, SlotId to) {
-  std::memcpy(Slot(to), from, layout_.bytes());
+void CpuBackend::WriteSlot(std::shared_ptr<const SavedState> from, SlotId to) {
+  std::memcpy(Slot(to), from->data(), layout_.bytes());
 }
 
 void CpuBackend::BindSampler(SlotId slot, std::unique_ptr<SamplerState> sampler) {

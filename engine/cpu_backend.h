@@ -38,8 +38,8 @@ class CpuBackend : public Backend {
 
   void ClearSlot(SlotId slot) override;
   void CopySlot(SlotId from, SlotId to) override;
-  void ReadSlot(SlotId from, std::byte* to) const override;
-  void WriteSlot(const std::byte* from, SlotId to) override;
+  std::shared_ptr<const HostCopy> ReadSlot(SlotId from, std::byte* to) override;
+  void WriteSlot(std::shared_ptr<const SavedState> from, SlotId to) override;
   void BindSampler(SlotId slot, std::unique_ptr<SamplerState> sampler) override;
   std::unique_ptr<SamplerState> UnbindSampler(SlotId slot) override;
 

@@ -1,6 +1,7 @@
 #include "engine/cuda_backend.h"
 
 #include <algorithm>
+#include <cstring>
 #include <thread>
 #include <utility>
 
@@ -17,7 +18,7 @@ namespace {
 constexpr int kRowMultiple = 64;
 
 // Products of no more rows than this go to our own kernel, which is faster than cuBLASLt for them.
-constexpr int kSkinnyRows = 2;
+constexpr int kSkinnyRows = 4;
 
 constexpr int RoundUp(int value, int multiple) {
   return (value + multiple - 1) / multiple * multiple;
@@ -166,8 +167,12 @@ absl::StatusOr<int> CudaBackend::AllocateStates(const ModelConfig& config, int m
       states_, AllocateDevice(slot_bytes_ * max_slots, absl::StrCat(max_slots, " slots")));
   LIGER_RETURN_IF_ERROR(
       CudaStatus(cudaMemset(states_.get(), 0, slot_bytes_ * max_slots), "states"));
+  LIGER_ASSIGN_OR_RETURN(copies_, CudaStateCopies::Create(layout_.bytes()));
   LIGER_ASSIGN_OR_RETURN(step_, CudaStepPlan::Create(max_rows_, max_slots));
   LIGER_ASSIGN_OR_RETURN(sampler_, CudaSampler::Create(SamplerSize(config, max_slots)));
+  // All that was cleared and copied here is queued on the device's default stream, for which ours
+  // does not wait: on a busy device a first step would meet it.
+  LIGER_RETURN_IF_ERROR(CudaStatus(cudaDeviceSynchronize(), "preparing memory"));
   return max_slots;
 }
 
@@ -187,6 +192,7 @@ absl::StatusOr<int> CudaBackend::SlotsThatFit(const ModelConfig& config) const {
   constexpr double kReserve = double{1 << 29};
   const double spare = static_cast<double>(free) -
                        (1 - options_.memory_fraction) * static_cast<double>(total) - kReserve -
+                       static_cast<double>(CudaStateCopies::Bytes(layout_.bytes())) -
                        static_cast<double>(CudaStepPlan::Bytes(max_rows_, max_rows_)) -
                        static_cast<double>(CudaSampler::Bytes(SamplerSize(config, max_rows_)));
   const double fit = spare / static_cast<double>(slot_bytes_);
@@ -212,25 +218,39 @@ cuda::LastHidden CudaBackend::LastHiddenVectors() const {
 }
 
 void CudaBackend::ClearSlot(SlotId slot) {
+  CheckState(copies_->Await(slot, stream_));
   CheckState(cudaMemsetAsync(Slot(slot), 0, slot_bytes_, stream_));
 }
 
 void CudaBackend::CopySlot(SlotId from, SlotId to) {
+  CheckState(copies_->Await(from, stream_));
+  CheckState(copies_->Await(to, stream_));
   CheckState(cudaMemcpyAsync(Slot(to), Slot(from), slot_bytes_, cudaMemcpyDeviceToDevice, stream_));
 }
 
-void CudaBackend::ReadSlot(SlotId from, std::byte* to) const {
-  CheckState(cudaMemcpyAsync(to, Slot(from), layout_.bytes(), cudaMemcpyDeviceToHost, stream_));
-  CheckState(cudaStreamSynchronize(stream_));
+std::shared_ptr<const HostCopy> CudaBackend::ReadSlot(SlotId from, std::byte* to) {
+  CheckState(copies_->Await(from, stream_));
+  auto copy = copies_->Out(Slot(from), to, stream_);
+  if (copy.ok()) return *std::move(copy);
+  CheckState(copy.status());
+  std::memset(to, 0xff, layout_.bytes());  // see HostCopy
+  return nullptr;
 }
 
-void CudaBackend::WriteSlot(const std::byte* from, SlotId to) {
-  CheckState(cudaMemcpyAsync(Slot(to), from, layout_.bytes(), cudaMemcpyHostToDevice, stream_));
-  CheckState(cudaStreamSynchronize(stream_));
+void CudaBackend::WriteSlot(std::shared_ptr<const SavedState> from, SlotId to) {
+  CheckState(copies_->In(std::move(from), to, Slot(to), stream_));
 }
 
-void CudaBackend::CheckState(cudaError_t error) const {
-  if (lost_.ok()) lost_ = CudaStatus(error, "moving a state");
+std::shared_ptr<void> CudaBackend::Pin(std::byte* data, size_t bytes) {
+  if (cudaHostRegister(data, bytes, cudaHostRegisterDefault) != cudaSuccess) {
+    cudaGetLastError();  // copies are slower, no more
+    return nullptr;
+  }
+  return {data, [](void* pinned) { cudaHostUnregister(pinned); }};
+}
+
+void CudaBackend::CheckState(absl::Status status) {
+  if (lost_.ok()) lost_ = std::move(status);
 }
 
 void CudaBackend::BindSampler(SlotId slot, std::unique_ptr<SamplerState> sampler) {
@@ -249,6 +269,8 @@ absl::Status CudaBackend::RunStep(const StepPlan& plan,
   LIGER_RETURN_IF_ERROR(lost_);
   plan_ = &plan;
   status_ = absl::OkStatus();
+  for (const SequenceSpan& span : plan.spans) Check(copies_->Await(span.slot, stream_));
+  for (const LogitRow& row : plan.logits) Check(copies_->Await(row.slot, stream_));
   StepShape shape{.rows = static_cast<int>(plan.tokens.size()),
                   .logits = static_cast<int>(plan.logits.size())};
   // Steps in which every sequence absorbs and draws one token are those that repeat.

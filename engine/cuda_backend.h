@@ -14,6 +14,7 @@
 #include "engine/cuda_linear.h"
 #include "engine/cuda_memory.h"
 #include "engine/cuda_sampler.h"
+#include "engine/cuda_state_copies.h"
 #include "engine/cuda_step_plan.h"
 #include "engine/cuda_weights.h"
 #include "engine/state_layout.h"
@@ -57,8 +58,10 @@ class CudaBackend : public Backend {
 
   void ClearSlot(SlotId slot) override;
   void CopySlot(SlotId from, SlotId to) override;
-  void ReadSlot(SlotId from, std::byte* to) const override;
-  void WriteSlot(const std::byte* from, SlotId to) override;
+  std::shared_ptr<const HostCopy> ReadSlot(SlotId from, std::byte* to) override;
+  void WriteSlot(std::shared_ptr<const SavedState> from, SlotId to) override;
+  bool Arriving(SlotId slot) override { return copies_->Arriving(slot); }
+  std::shared_ptr<void> Pin(std::byte* data, size_t bytes) override;
   void BindSampler(SlotId slot, std::unique_ptr<SamplerState> sampler) override;
   std::unique_ptr<SamplerState> UnbindSampler(SlotId slot) override;
 
@@ -92,7 +95,8 @@ class CudaBackend : public Backend {
   void Check(cudaError_t error, absl::string_view what) { Check(CudaStatus(error, what)); }
 
   // The same for what moves states, between steps: the next step fails.
-  void CheckState(cudaError_t error) const;
+  void CheckState(absl::Status status);
+  void CheckState(cudaError_t error) { CheckState(CudaStatus(error, "moving a state")); }
 
   CudaSamplerSize SamplerSize(const ModelConfig& config, int max_slots) const;
   absl::StatusOr<int> SlotsThatFit(const ModelConfig& config) const;
@@ -116,6 +120,7 @@ class CudaBackend : public Backend {
   float rms_norm_eps_ = 0;
   size_t slot_bytes_ = 0;
   DeviceMemory states_;
+  std::unique_ptr<CudaStateCopies> copies_;
   const float* rope_cos_ = nullptr;
   const float* rope_sin_ = nullptr;
   bool decodes_fast_ = false;   // one pass over the state for a token
@@ -125,7 +130,7 @@ class CudaBackend : public Backend {
   std::unique_ptr<CudaStepPlan> step_;  // the plan of the step that runs, on the device
   const StepPlan* plan_ = nullptr;      // the same here
   absl::Status status_;                 // of the step that runs
-  mutable absl::Status lost_;           // why no step can run any more
+  absl::Status lost_;                   // why no step can run any more
   bool capturing_ = false;
   absl::flat_hash_map<int, cudaGraphExec_t> graphs_;  // by rows
 

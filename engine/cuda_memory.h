@@ -40,6 +40,14 @@ inline absl::StatusOr<CudaEvent> MakeEvent() {
   return CudaEvent(event);
 }
 
+// One that orders streams, or is waited for, and takes no time.
+inline absl::StatusOr<CudaEvent> MakeOrderingEvent() {
+  cudaEvent_t event = nullptr;
+  const cudaError_t error = cudaEventCreateWithFlags(&event, cudaEventDisableTiming);
+  if (auto status = CudaStatus(error, "event"); !status.ok()) return status;
+  return CudaEvent(event);
+}
+
 // RESOURCE_EXHAUSTED names `what` the memory was for, its bytes and what is free.
 inline absl::StatusOr<DeviceMemory> AllocateDevice(size_t bytes, absl::string_view what) {
   void* data = nullptr;

@@ -16,36 +16,39 @@ struct SavedStateFactory::Spares {
 
   const size_t state_bytes;
   std::mutex mutex;
-  std::vector<AlignedBuffer> buffers;  // guarded by mutex
+  std::vector<SavedState> states;  // guarded by mutex
 };
 
-SavedStateFactory::SavedStateFactory(size_t state_bytes)
-    : spares_(std::make_shared<Spares>(state_bytes)) {}
+SavedStateFactory::SavedStateFactory(size_t state_bytes, Pin pin)
+    : spares_(std::make_shared<Spares>(state_bytes)), pin_(std::move(pin)) {}
 
 size_t SavedStateFactory::state_bytes() const { return spares_->state_bytes; }
 
 std::shared_ptr<SavedState> SavedStateFactory::New() const {
-  AlignedBuffer buffer;
+  SavedState made;
   {
     std::lock_guard lock(spares_->mutex);
-    if (!spares_->buffers.empty()) {
-      buffer = std::move(spares_->buffers.back());
-      spares_->buffers.pop_back();
+    if (!spares_->states.empty()) {
+      made = std::move(spares_->states.back());
+      spares_->states.pop_back();
     }
   }
-  if (buffer.size() == 0) {
+  made.progress = {};
+  if (made.bytes.size() == 0) {
     absl::StatusOr<AlignedBuffer> fresh = AlignedBuffer::Allocate(spares_->state_bytes);
     if (!fresh.ok()) return nullptr;
-    buffer = *std::move(fresh);
+    made.bytes = *std::move(fresh);
+    if (pin_ != nullptr) made.pinned = pin_(made.bytes.data(), made.bytes.size());
   }
   auto give_back = [spares = spares_](SavedState* state) {
+    if (state->copy != nullptr) std::exchange(state->copy, nullptr)->Wait();
     {
       std::lock_guard lock(spares->mutex);
-      if (spares->buffers.size() < kMaxSpares) spares->buffers.push_back(std::move(state->bytes));
+      if (spares->states.size() < kMaxSpares) spares->states.push_back(std::move(*state));
     }
     delete state;
   };
-  return {new SavedState{.progress = {}, .bytes = std::move(buffer)}, std::move(give_back)};
+  return {new SavedState(std::move(made)), std::move(give_back)};
 }
 
 }  // namespace liger

@@ -31,7 +31,8 @@ void StateSlot::Release() {
 
 StatePool::StatePool(int num_slots, StateStorage* storage)
     : storage_(storage),
-      saved_states_(static_cast<size_t>(storage->state_bytes())),
+      saved_states_(static_cast<size_t>(storage->state_bytes()),
+                    [storage](std::byte* data, size_t bytes) { return storage->Pin(data, bytes); }),
       progress_(num_slots),
       free_(num_slots) {
   // The lowest slot is given out first.
@@ -53,12 +54,12 @@ std::optional<StateSlot> StatePool::Acquire() {
   return StateSlot(this, *slot);
 }
 
-std::optional<StateSlot> StatePool::Acquire(const SavedState& state) {
-  assert(state.bytes.size() == saved_states_.state_bytes());
+std::optional<StateSlot> StatePool::Acquire(std::shared_ptr<const SavedState> state) {
+  assert(state->bytes.size() == saved_states_.state_bytes());
   const std::optional<SlotId> slot = Take();
   if (!slot) return std::nullopt;
-  progress_[*slot] = state.progress;
-  storage_->WriteSlot(state.bytes.data(), *slot);
+  progress_[*slot] = state->progress;
+  storage_->WriteSlot(std::move(state), *slot);
   return StateSlot(this, *slot);
 }
 
@@ -66,7 +67,7 @@ std::shared_ptr<const SavedState> StatePool::Save(SlotId slot) const {
   std::shared_ptr<SavedState> state = saved_states_.New();
   if (state == nullptr) return nullptr;
   state->progress = progress_[slot];
-  storage_->ReadSlot(slot, state->bytes.data());
+  state->copy = storage_->ReadSlot(slot, state->bytes.data());
   return state;
 }
 

@@ -21,10 +21,18 @@ class StateStorage {
   virtual ~StateStorage() = default;
   virtual void ClearSlot(SlotId slot) = 0;
   virtual void CopySlot(SlotId from, SlotId to) = 0;
-  // Copies between a slot and host memory, state_bytes() bytes.
+  // Copies between a slot and host memory, state_bytes() bytes. Either may go on beside steps after
+  // it has returned: what uses the slot next waits for it, as far as it has to.
   virtual int64_t state_bytes() const = 0;
-  virtual void ReadSlot(SlotId from, std::byte* to) const = 0;
-  virtual void WriteSlot(const std::byte* from, SlotId to) = 0;
+  // What is returned tells when the bytes are there, which stay untouched till then; null: they
+  // are.
+  virtual std::shared_ptr<const HostCopy> ReadSlot(SlotId from, std::byte* to) = 0;
+  virtual void WriteSlot(std::shared_ptr<const SavedState> from, SlotId to) = 0;
+  // Whether a step with the slot would have to wait for its bytes.
+  virtual bool Arriving(SlotId /*slot*/) { return false; }
+  // Lets copies to and from this host memory go at the rate of the bus, until what is returned
+  // goes, on any thread. Null: there is no bus, or it is not possible.
+  virtual std::shared_ptr<void> Pin(std::byte* /*data*/, size_t /*bytes*/) { return nullptr; }
 };
 
 class StatePool;
@@ -61,17 +69,19 @@ class StatePool {
   // A cleared slot at position 0, or nothing when all are taken.
   std::optional<StateSlot> Acquire();
   // The same with a saved state in it, which came from a pool of the same model and row type.
-  std::optional<StateSlot> Acquire(const SavedState& state);
+  std::optional<StateSlot> Acquire(std::shared_ptr<const SavedState> state);
 
   int total() const { return static_cast<int>(progress_.size()); }
   int free() const { return static_cast<int>(free_.size()); }
 
   const SlotProgress& progress(SlotId slot) const { return progress_[slot]; }
+  // Whether a step with the slot would have to wait for the state that was saved.
+  bool Arriving(SlotId slot) const { return storage_->Arriving(slot); }
 
   // Copies state and progress of one slot to another: a fork, or a copy put aside.
   void Copy(SlotId from, SlotId to);
   // Copies state and progress of a slot to host memory; null where there is none. Takes the time
-  // that memory needs for the bytes.
+  // that memory needs for the bytes, where a device does not copy beside its steps.
   std::shared_ptr<const SavedState> Save(SlotId slot) const;
   // The client's text now accounts for `position` tokens: committed <= position <= absorbed.
   void Commit(SlotId slot, int64_t position);

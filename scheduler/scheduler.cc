@@ -123,18 +123,30 @@ void Scheduler::Schedule(SteadyTime now, Batch* batch, StepResults* results) {
   Sweep();
   Admit(now);
   LookAgain();
+  Plan(/*wait_for_states=*/false, batch);
+  if (batch->entries.empty()) Plan(/*wait_for_states=*/true, batch);
+  for (const Planned& planned : planned_) {
+    if (planned.request->first_step == SteadyTime{}) planned.request->first_step = now;
+  }
+}
+
+void Scheduler::Plan(bool wait_for_states, Batch* batch) {
+  const auto joins = [&](const Sequence& sequence) {
+    return wait_for_states || !sequence.slot || !states_->Arriving(sequence.slot.id());
+  };
   for (const auto& request : running_) {
-    for (Sequence& sequence : request->sequences) PlanDecode(request.get(), &sequence, batch);
+    for (Sequence& sequence : request->sequences) {
+      if (joins(sequence)) PlanDecode(request.get(), &sequence, batch);
+    }
   }
   bool waits = false;  // and nothing overtakes it
   for (const auto& request : running_) {
     waits = waits || request->look_again;
-    if (!waits) PlanPrompt(request.get(), batch);
+    if (!waits && joins(request->sequences.front())) PlanPrompt(request.get(), batch);
     if (!request->needs_spare) continue;
-    for (Sequence& sequence : request->sequences) PlanCatchUp(request.get(), &sequence, batch);
-  }
-  for (const Planned& planned : planned_) {
-    if (planned.request->first_step == SteadyTime{}) planned.request->first_step = now;
+    for (Sequence& sequence : request->sequences) {
+      if (joins(sequence)) PlanCatchUp(request.get(), &sequence, batch);
+    }
   }
 }
 

@@ -141,6 +141,9 @@ class Scheduler {
   // Frees requests that have ended.
   void Sweep();
 
+  // Fills the batch. Sequences whose states are still on their way to their slots join a later one,
+  // so that no other waits for the copy, unless the step is to `wait_for_states`.
+  void Plan(bool wait_for_states, Batch* batch);
   // Each adds at most one entry to the batch.
   void PlanDecode(ScheduledRequest* request, Sequence* sequence, Batch* batch);
   void PlanPrompt(ScheduledRequest* request, Batch* batch);

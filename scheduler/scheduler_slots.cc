@@ -138,7 +138,7 @@ void Scheduler::LookAgain() {
       if (sequence.index > 0 && !whole) continue;
       std::unique_ptr<SamplerState> sampler = engine_->UnbindSampler(sequence.slot.id());
       sequence.slot = {};
-      sequence.slot = *states_->Acquire(*match.state);
+      sequence.slot = *states_->Acquire(match.state);
       engine_->BindSampler(sequence.slot.id(), std::move(sampler));
       if (whole) sequence.phase = Phase::kFirst;
     }
@@ -149,7 +149,7 @@ void Scheduler::GiveSlots(ScheduledRequest* request) {
   for (Sequence& sequence : request->sequences) {
     if (sequence.phase == Phase::kFinished) continue;
     sequence.slot =
-        sequence.saved != nullptr ? *states_->Acquire(*sequence.saved) : *states_->Acquire();
+        sequence.saved != nullptr ? *states_->Acquire(sequence.saved) : *states_->Acquire();
     if (request->swapped && sequence.saved != nullptr) {
       --swaps_.swapped;
       ++swaps_.in;

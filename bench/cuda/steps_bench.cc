@@ -9,9 +9,11 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <functional>
 #include <iostream>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "bench/cuda/measure.h"
@@ -29,8 +31,13 @@ T OrDie(absl::StatusOr<T> value) {
   std::exit(1);
 }
 
-// FLOP a second of a large product of random bfloat16.
-double MatmulRate() {
+// FLOP a second of a large product of random bfloat16: of one that the device has rested before,
+// and of those that follow each other for a second, as it lowers its clock under power.
+struct MatmulRates {
+  double rested = 0;
+  double sustained = 0;
+};
+MatmulRates MeasureMatmul() {
   constexpr int kSize = 8192;
   auto linear = OrDie(CudaLinear::Create(RowType::kBf16));
   void* memory[3];
@@ -45,7 +52,7 @@ double MatmulRate() {
     cuda::Must(cudaMemcpy(memory[i], values.data(), values.size() * 2, cudaMemcpyHostToDevice),
                "matmul");
   }
-  const double seconds = cuda::MedianSeconds(1, [&](int, cudaStream_t stream) {
+  const auto product = [&](int, cudaStream_t stream) {
     const absl::Status status = linear->Run({.weights = memory[0],
                                              .x = memory[1],
                                              .y = memory[2],
@@ -55,9 +62,21 @@ double MatmulRate() {
                                              .y_type = RowType::kBf16},
                                             stream);
     return status.ok() ? cudaSuccess : cudaErrorUnknown;
-  });
+  };
+  constexpr double kFlops = 2.0 * kSize * kSize * kSize;
+  MatmulRates rates{.rested = kFlops / cuda::MedianSeconds(1, product)};
+  const auto run = [&](int count) {
+    for (int i = 0; i < count; ++i) cuda::Must(product(0, nullptr), "matmul");
+    cuda::Must(cudaStreamSynchronize(nullptr), "matmul");
+  };
+  const int a_second = static_cast<int>(rates.rested / kFlops) + 1;
+  run(a_second);
+  const auto begin = std::chrono::steady_clock::now();
+  run(a_second / 4);
+  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
+  rates.sustained = kFlops * (a_second / 4) / took.count();
   for (void* m : memory) cudaFree(m);
-  return 2.0 * kSize * kSize * kSize / seconds;
+  return rates;
 }
 
 struct Options {
@@ -134,10 +153,77 @@ class Streams {
   uint32_t next_ = 1;
 };
 
+// A state out of its slot and back, as a swap does it, beside plain copies of as many bytes.
+void Swap(Engine* engine, int repeats) {
+  StatePool& states = engine->states();
+  const auto bytes = static_cast<size_t>(engine->info().state_bytes);
+  void* const device = cuda::DeviceBytes(bytes);
+  void* pinned = nullptr;
+  cuda::Must(cudaMallocHost(&pinned, bytes), "cudaMallocHost");
+  const auto copy = [&](void* to, const void* from) {
+    cuda::Must(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, nullptr), "copy");
+    cuda::Must(cudaStreamSynchronize(nullptr), "copy");
+  };
+  const auto say = [&](const char* what, const std::function<void()>& body) {
+    std::vector<double> seconds;
+    for (int i = 0; i < repeats + 3; ++i) {
+      const auto begin = std::chrono::steady_clock::now();
+      body();
+      const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
+      if (i >= 3) seconds.push_back(took.count());
+    }
+    std::sort(seconds.begin(), seconds.end());
+    const double median = seconds[seconds.size() / 2];
+    std::printf("%-22s %7.3f ms  %6.1f GB/s\n", what, median * 1e3, bytes / median * 1e-9);
+  };
+  StateSlot slot = *states.Acquire();
+  std::shared_ptr<const SavedState> saved;
+  say("swap out", [&] {
+    saved = nullptr;  // its memory is taken again
+    saved = states.Save(slot.id());
+    saved->data();
+  });
+  say("swap in", [&] {
+    slot = {};
+    slot = *states.Acquire(saved);
+    while (states.Arriving(slot.id())) {
+    }
+  });
+  say("pinned copy to host", [&] { copy(pinned, device); });
+  say("pinned copy to device", [&] { copy(device, pinned); });
+  cudaFreeHost(pinned);
+  cudaFree(device);
+}
+
+// Steps of many streams, alone and while in each one state leaves and another one comes back.
+void SwapBesideSteps(Engine* engine, int batch, int steps) {
+  Streams streams(engine, batch);
+  streams.Spread();
+  const double alone = streams.MedianStep(1, true, steps);
+  StatePool& states = engine->states();
+  StateSlot slot = *states.Acquire();
+  std::shared_ptr<const SavedState> saved = states.Save(slot.id());
+  std::vector<double> seconds;
+  for (int i = 0; i < steps + 3; ++i) {
+    const auto begin = std::chrono::steady_clock::now();
+    std::shared_ptr<const SavedState> left = states.Save(slot.id());
+    slot = {};
+    slot = *states.Acquire(std::exchange(saved, std::move(left)));
+    streams.Step(1, true);
+    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
+    if (i >= 3) seconds.push_back(took.count());
+  }
+  std::sort(seconds.begin(), seconds.end());
+  const double beside = seconds[seconds.size() / 2];
+  std::printf("decode %5d with a swap out and in beside each step: %.3f ms, %.3f times\n", batch,
+              beside * 1e3, beside / alone);
+}
+
 void Run(const Options& options) {
   const double copy_rate = cuda::CopyRate();
-  const double matmul_rate = MatmulRate();
-  std::printf("copy %.2f TB/s, matmul %.0f TFLOP/s\n", copy_rate * 1e-12, matmul_rate * 1e-12);
+  const auto [matmul_rate, sustained_rate] = MeasureMatmul();
+  std::printf("copy %.2f TB/s, matmul %.0f TFLOP/s, sustained %.0f TFLOP/s\n", copy_rate * 1e-12,
+              matmul_rate * 1e-12, sustained_rate * 1e-12);
   const auto begin = std::chrono::steady_clock::now();
   const auto checkpoint = OrDie(OpenCheckpoint({.path = options.model, .random_weights_seed = 1}));
   const auto engine = OrDie(CreateEngine(*checkpoint, options.engine));
@@ -147,6 +233,8 @@ void Run(const Options& options) {
               info.device.c_str(), std::string(GateName(config.gate)).c_str(),
               info.weight_bytes * 1e-9, engine->states().total(), info.state_bytes * 1e-6,
               std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+
+  Swap(engine.get(), options.steps);
 
   const double embedding = 2.0 * config.vocab_size * config.hidden_size;
   const double read_weights =
@@ -167,13 +255,20 @@ void Run(const Options& options) {
                 step * 1e3, batch / step, floor * 1e3, floor / step);
     std::fflush(stdout);
   }
+  for (const int batch : {64, 256}) {
+    if (batch < engine->states().total()) {
+      SwapBesideSteps(engine.get(), batch, options.steps);
+    }
+  }
   for (const int tokens : options.prefills) {
     if (tokens > info.step_token_budget) continue;
     Streams streams(engine.get(), 1);
     const double step = streams.MedianStep(tokens, true, 5);
     const double flops = block_weights * tokens;
-    std::printf("prefill %5d: %8.2f ms  %8.0f tok/s  %.3f of the matmul rate\n", tokens, step * 1e3,
-                tokens / step, flops / step / matmul_rate);
+    std::printf(
+        "prefill %5d: %8.2f ms  %8.0f tok/s  %.3f of the matmul rate, %.3f of the sustained one\n",
+        tokens, step * 1e3, tokens / step, flops / step / matmul_rate,
+        flops / step / sustained_rate);
     std::fflush(stdout);
   }
   if (options.context > 0) {

@@ -214,7 +214,7 @@ TEST_P(CudaBackendTest, StatesMoveBetweenBackends) {
       ASSERT_TRUE(from->Step(batch, &output).ok());
       saved = from->states().Save(start.slot());
     }
-    const StateSlot slot = *to->states().Acquire(*saved);
+    const StateSlot slot = *to->states().Acquire(saved);
     to->BindSampler(slot.id(), std::make_unique<SamplerState>(SamplingParams{.logprobs = true},
                                                               absl::Span<const TokenId>(), 0));
     Batch batch{

@@ -231,7 +231,7 @@ TEST_P(NumericsContractTest, RandomSchedulesOfManyRequests) {
         const std::shared_ptr<const SavedState> saved = engine().states().Save(sequence.slot.id());
         setup_.backend->Poison(sequence.slot.id());
         sequence.slot = {};
-        sequence.slot = *engine().states().Acquire(*saved);
+        sequence.slot = *engine().states().Acquire(saved);
       }
       ++i;
     }

@@ -15,17 +15,46 @@ namespace {
 
 class RecordingStorage : public StateStorage {
  public:
+  // Comes when it is waited for.
+  class SlowCopy : public HostCopy {
+   public:
+    SlowCopy(RecordingStorage* storage, SlotId from, std::byte* to)
+        : storage_(storage), from_(from), to_(to) {}
+    void Wait() const override {
+      ++storage_->waits;
+      std::memcpy(to_, &from_, sizeof(from_));
+    }
+
+   private:
+    RecordingStorage* const storage_;
+    const SlotId from_;
+    std::byte* const to_;
+  };
+
   void ClearSlot(SlotId slot) override { cleared.push_back(slot); }
   void CopySlot(SlotId from, SlotId to) override { copied.emplace_back(from, to); }
   int64_t state_bytes() const override { return sizeof(SlotId); }
   // The state of a slot is its number.
-  void ReadSlot(SlotId from, std::byte* to) const override { std::memcpy(to, &from, sizeof(from)); }
-  void WriteSlot(const std::byte* from, SlotId to) override {
+  std::shared_ptr<const HostCopy> ReadSlot(SlotId from, std::byte* to) override {
+    if (slow) return std::make_shared<SlowCopy>(this, from, to);
+    std::memcpy(to, &from, sizeof(from));
+    return nullptr;
+  }
+  void WriteSlot(std::shared_ptr<const SavedState> from, SlotId to) override {
     SlotId source = -1;
-    std::memcpy(&source, from, sizeof(source));
+    std::memcpy(&source, from->data(), sizeof(source));
     restored.emplace_back(source, to);
   }
 
+  std::shared_ptr<void> Pin(std::byte* data, size_t bytes) override {
+    EXPECT_EQ(bytes, sizeof(SlotId));
+    ++pinned;
+    return {data, [this](void* /*data*/) { --pinned; }};
+  }
+
+  int pinned = 0;
+  bool slow = false;
+  int waits = 0;
   std::vector<std::pair<SlotId, SlotId>> restored;
   std::vector<SlotId> cleared;
   std::vector<std::pair<SlotId, SlotId>> copied;
@@ -88,6 +117,41 @@ TEST(StatePoolTest, ProgressFollowsStepsCommitsAndRollbacks) {
   EXPECT_EQ(pool.progress(id).position, 0) << "a slot starts anew for whoever gets it";
 }
 
+TEST(StatePoolTest, HostMemoryIsPinnedOnceAndTakenAgain) {
+  RecordingStorage storage;
+  {
+    StatePool pool(1, &storage);
+    const StateSlot slot = *pool.Acquire();
+    auto first = pool.Save(slot.id());
+    auto second = pool.Save(slot.id());
+    EXPECT_EQ(storage.pinned, 2);
+    first = nullptr;
+    first = pool.Save(slot.id());
+    EXPECT_EQ(storage.pinned, 2);
+    EXPECT_EQ(first->progress.position, 0);
+  }
+  EXPECT_EQ(storage.pinned, 0);
+}
+
+TEST(StatePoolTest, WhoeverReadsASavedStateWaitsForItAndItsMemoryIsNotTakenBefore) {
+  RecordingStorage storage;
+  storage.slow = true;
+  StatePool pool(2, &storage);
+  const StateSlot first = *pool.Acquire();
+  const StateSlot second = *pool.Acquire();
+  auto saved = pool.Save(second.id());
+  EXPECT_EQ(storage.waits, 0) << "a step need not";
+  SlotId slot = -1;
+  std::memcpy(&slot, saved->data(), sizeof(slot));
+  EXPECT_EQ(slot, second.id());
+  EXPECT_EQ(storage.waits, 1);
+
+  saved = pool.Save(first.id());
+  storage.slow = false;
+  saved = nullptr;
+  EXPECT_EQ(storage.waits, 3) << "of the copies whose memory was given back";
+}
+
 TEST(StatePoolTest, ASavedStateComesBackWithItsProgressAndOutlivesThePool) {
   RecordingStorage storage;
   std::shared_ptr<const SavedState> saved;
@@ -102,7 +166,7 @@ TEST(StatePoolTest, ASavedStateComesBackWithItsProgressAndOutlivesThePool) {
     saved = pool.Save(first.id());
     pool.Advance(first.id(), 2, 32);
 
-    const StateSlot second = *pool.Acquire(*saved);
+    const StateSlot second = *pool.Acquire(saved);
     EXPECT_THAT(storage.restored, testing::ElementsAre(std::make_pair(first.id(), second.id())));
     EXPECT_EQ(storage.cleared.size(), 1) << "what is written over need not be cleared";
     const SlotProgress& progress = pool.progress(second.id());
@@ -110,7 +174,7 @@ TEST(StatePoolTest, ASavedStateComesBackWithItsProgressAndOutlivesThePool) {
     EXPECT_EQ(progress.committed, 35);
     EXPECT_EQ(progress.folded, 32);
     EXPECT_EQ(progress.hidden, 40);
-    EXPECT_FALSE(pool.Acquire(*saved)) << "no slot is free";
+    EXPECT_FALSE(pool.Acquire(saved)) << "no slot is free";
   }
   EXPECT_EQ(saved->progress.position, 38);
 }

@@ -28,7 +28,11 @@ class FakeEngine : public Engine, private StateStorage {
                                       const SamplerState& sampler, int64_t token_index)>;
 
   FakeEngine(int slots, int step_token_budget, int vocab_size, Model model = HashModel)
-      : model_(std::move(model)), history_(slots), samplers_(slots), pool_(slots, this) {
+      : model_(std::move(model)),
+        history_(slots),
+        arriving_(slots),
+        samplers_(slots),
+        pool_(slots, this) {
     info_.config.vocab_size = vocab_size;
     info_.step_token_budget = step_token_budget;
     info_.state_bytes = state_bytes();
@@ -52,8 +56,8 @@ class FakeEngine : public Engine, private StateStorage {
   }
 
   absl::Status Step(const Batch& batch, StepOutput* output) override {
-    ++steps_;
     Check(batch);
+    ++steps_;
     if (before_step) {
       absl::Status status = before_step(batch);
       if (!status.ok()) {
@@ -110,6 +114,8 @@ class FakeEngine : public Engine, private StateStorage {
 
   // Called before each step, which fails with what it returns.
   std::function<absl::Status(const Batch&)> before_step;
+  // How long saved states take to come back to their slots, beside the steps.
+  int steps_to_arrive = 0;
 
  private:
   void Violated(const std::string& what) {
@@ -121,7 +127,9 @@ class FakeEngine : public Engine, private StateStorage {
     if (batch.entries.empty()) Violated("no entries");
     std::set<SlotId> slots;
     int64_t covered = 0;
+    int arriving = 0;
     for (const BatchEntry& entry : batch.entries) {
+      arriving += Arriving(entry.slot) ? 1 : 0;
       const SlotProgress& progress = pool_.progress(entry.slot);
       const int64_t after = progress.position + entry.num_tokens;
       if (!slots.insert(entry.slot).second) Violated(absl::StrCat("slot ", entry.slot, " twice"));
@@ -135,31 +143,41 @@ class FakeEngine : public Engine, private StateStorage {
         Violated("an entry that does nothing");
       }
     }
+    if (arriving > 0 && arriving < std::ssize(batch.entries)) {
+      Violated("states that are there wait for others");
+    }
     if (covered != std::ssize(batch.tokens)) Violated("tokens of no entry");
     for (const TokenId id : batch.tokens) {
       if (id < 0 || id >= info_.config.vocab_size) Violated("a token outside the vocabulary");
     }
   }
 
-  void ClearSlot(SlotId slot) override { history_[slot].clear(); }
+  void ClearSlot(SlotId slot) override {
+    history_[slot].clear();
+    arriving_[slot] = 0;
+  }
   void CopySlot(SlotId from, SlotId to) override { history_[to] = history_[from]; }
   // In host memory a state is the number of its history in saved_.
   int64_t state_bytes() const override { return sizeof(size_t); }
-  void ReadSlot(SlotId from, std::byte* to) const override {
+  std::shared_ptr<const HostCopy> ReadSlot(SlotId from, std::byte* to) override {
     const size_t number = saved_.size();
     std::memcpy(to, &number, sizeof(number));
     saved_.push_back(history_[from]);
+    return nullptr;
   }
-  void WriteSlot(const std::byte* from, SlotId to) override {
+  void WriteSlot(std::shared_ptr<const SavedState> from, SlotId to) override {
     size_t number = 0;
-    std::memcpy(&number, from, sizeof(number));
+    std::memcpy(&number, from->data(), sizeof(number));
     history_[to] = saved_.at(number);
+    arriving_[to] = steps_ + steps_to_arrive;
   }
+  bool Arriving(SlotId slot) override { return steps_ < arriving_[slot]; }
 
   EngineInfo info_;
   Model model_;
   std::vector<std::vector<TokenId>> history_;
-  mutable std::vector<std::vector<TokenId>> saved_;
+  std::vector<std::vector<TokenId>> saved_;
+  std::vector<int> arriving_;  // until this many steps are done
   std::vector<std::unique_ptr<SamplerState>> samplers_;
   StatePool pool_;
   int steps_ = 0;

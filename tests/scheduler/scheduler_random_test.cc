@@ -126,6 +126,7 @@ class World {
                   .patience = milliseconds(1 + Up(200)),
                   .tenant_weights = {{"a", 2}, {"b", 0.5}}}) {
     fail_steps_ = Up(3) == 0;
+    engine_.steps_to_arrive = Up(3);
     engine_.before_step = [this](const Batch&) {
       if (fail_steps_ && Up(100) == 0) return absl::InternalError("injected");
       return absl::OkStatus();

@@ -80,6 +80,39 @@ class SchedulerSwapTest : public ::testing::Test {
   std::unique_ptr<SchedulerHarness> harness_;
 };
 
+TEST_F(SchedulerSwapTest, NobodyWaitsForAStateThatIsOnItsWayBack) {
+  Start(2, {.max_swapped = 8});
+  engine_->steps_to_arrive = 3;
+  const Running low = Add(MakeRequest(1, 50));
+  Request urgent = MakeRequest(2, 40);
+  urgent.priority = 2;
+  const Running high = Add(urgent);
+  Steps(10);
+  urgent = MakeRequest(3, 5);
+  urgent.priority = 1;
+  const Running middle = Add(urgent);
+  while (!middle.done()) Steps(1);
+  const size_t low_drawn = low.drawn();
+  const size_t high_drawn = high.drawn();
+  // FakeEngine says where a step with others has waited.
+  while (low.drawn() == low_drawn) Steps(1);
+  EXPECT_EQ(high.drawn() - high_drawn, 4) << "three steps meanwhile, and the one they share";
+  RunAndCheck({low, high, middle});
+  EXPECT_EQ(engine_->violation(), "");
+}
+
+TEST_F(SchedulerSwapTest, AStepOfNothingElseWaitsForTheState) {
+  Start(1, {.max_swapped = 8});
+  engine_->steps_to_arrive = 1000;
+  const Running low = Add(MakeRequest(1, 50));
+  Steps(10);
+  Request urgent = MakeRequest(2, 5);
+  urgent.priority = 1;
+  const Running high = Add(urgent);
+  RunAndCheck({low, high});
+  EXPECT_LT(engine_->steps(), 100);
+}
+
 TEST_F(SchedulerSwapTest, AHigherPriorityTakesTheSlotAtOnce) {
   Start(1, {.max_swapped = 8});
   const Running low = Add(MakeRequest(1, 50));
