@@ -269,6 +269,7 @@ absl::Status CudaBackend::RunStep(const StepPlan& plan,
   LIGER_RETURN_IF_ERROR(lost_);
   plan_ = &plan;
   status_ = absl::OkStatus();
+  copies_->DropArrived();
   for (const SequenceSpan& span : plan.spans) Check(copies_->Await(span.slot, stream_));
   for (const LogitRow& row : plan.logits) Check(copies_->Await(row.slot, stream_));
   StepShape shape{.rows = static_cast<int>(plan.tokens.size()),

@@ -4,6 +4,8 @@
 #include <mutex>
 #include <utility>
 
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
 #include "engine/status_macros.h"
 
 namespace liger {
@@ -14,6 +16,7 @@ class CudaHostCopy : public HostCopy {
   CudaHostCopy(CudaEvent done, std::byte* to, size_t bytes)
       : done_(std::move(done)), to_(to), bytes_(bytes) {}
 
+  cudaEvent_t done() const { return done_.get(); }
   void Wait() const override {
     std::call_once(once_, [this] {
       if (cudaEventSynchronize(done_.get()) != cudaSuccess) std::memset(to_, 0xff, bytes_);
@@ -27,6 +30,17 @@ class CudaHostCopy : public HostCopy {
   mutable std::once_flag once_;
 };
 
+// The first error. After one nothing that was queued uses the host's memory any more.
+absl::Status Ended(absl::Span<const cudaError_t> errors, cudaStream_t stream,
+                   absl::string_view what) {
+  for (const cudaError_t error : errors) {
+    if (error == cudaSuccess) continue;
+    cudaStreamSynchronize(stream);
+    return CudaStatus(error, what);
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<CudaStateCopies>> CudaStateCopies::Create(size_t state_bytes) {
@@ -36,8 +50,10 @@ absl::StatusOr<std::unique_ptr<CudaStateCopies>> CudaStateCopies::Create(size_t 
 }
 
 absl::Status CudaStateCopies::Init() {
-  LIGER_RETURN_IF_ERROR(
-      CudaStatus(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "stream"));
+  for (cudaStream_t* stream : {&out_, &in_}) {
+    LIGER_RETURN_IF_ERROR(
+        CudaStatus(cudaStreamCreateWithFlags(stream, cudaStreamNonBlocking), "stream"));
+  }
   LIGER_ASSIGN_OR_RETURN(before_, MakeOrderingEvent());
   for (Aside& aside : aside_) {
     LIGER_ASSIGN_OR_RETURN(aside.memory, AllocateDevice(state_bytes_, "a state on its way out"));
@@ -48,9 +64,11 @@ absl::Status CudaStateCopies::Init() {
 }
 
 CudaStateCopies::~CudaStateCopies() {
-  if (stream_ == nullptr) return;
-  cudaStreamSynchronize(stream_);
-  cudaStreamDestroy(stream_);
+  for (cudaStream_t stream : {out_, in_}) {
+    if (stream == nullptr) continue;
+    cudaStreamSynchronize(stream);
+    cudaStreamDestroy(stream);
+  }
 }
 
 absl::StatusOr<std::shared_ptr<const HostCopy>> CudaStateCopies::Out(const std::byte* slot,
@@ -63,13 +81,11 @@ absl::StatusOr<std::shared_ptr<const HostCopy>> CudaStateCopies::Out(const std::
       cudaStreamWaitEvent(steps, aside.read.get()),
       cudaMemcpyAsync(aside.memory.get(), slot, state_bytes_, cudaMemcpyDeviceToDevice, steps),
       cudaEventRecord(aside.filled.get(), steps),
-      cudaStreamWaitEvent(stream_, aside.filled.get()),
-      cudaMemcpyAsync(to, aside.memory.get(), state_bytes_, cudaMemcpyDeviceToHost, stream_),
-      cudaEventRecord(aside.read.get(), stream_),
-      cudaEventRecord(done.get(), stream_)};
-  for (const cudaError_t error : errors) {
-    LIGER_RETURN_IF_ERROR(CudaStatus(error, "copying a state to the host"));
-  }
+      cudaStreamWaitEvent(out_, aside.filled.get()),
+      cudaMemcpyAsync(to, aside.memory.get(), state_bytes_, cudaMemcpyDeviceToHost, out_),
+      cudaEventRecord(aside.read.get(), out_),
+      cudaEventRecord(done.get(), out_)};
+  LIGER_RETURN_IF_ERROR(Ended(errors, out_, "copying a state to the host"));
   return std::make_shared<CudaHostCopy>(std::move(done), to, state_bytes_);
 }
 
@@ -77,15 +93,14 @@ absl::Status CudaStateCopies::In(std::shared_ptr<const SavedState> from, SlotId 
                                  cudaStream_t steps) {
   DropArrived();
   LIGER_ASSIGN_OR_RETURN(CudaEvent done, MakeOrderingEvent());
-  // A copy that still fills `from` is on the same stream.
+  const auto* filling = dynamic_cast<const CudaHostCopy*>(from->copy.get());
   const cudaError_t errors[] = {
-      cudaEventRecord(before_.get(), steps), cudaStreamWaitEvent(stream_, before_.get()),
-      cudaMemcpyAsync(to, from->bytes.data(), state_bytes_, cudaMemcpyHostToDevice, stream_),
-      cudaEventRecord(done.get(), stream_)};
+      filling != nullptr ? cudaStreamWaitEvent(in_, filling->done()) : cudaSuccess,
+      cudaEventRecord(before_.get(), steps), cudaStreamWaitEvent(in_, before_.get()),
+      cudaMemcpyAsync(to, from->bytes.data(), state_bytes_, cudaMemcpyHostToDevice, in_),
+      cudaEventRecord(done.get(), in_)};
+  LIGER_RETURN_IF_ERROR(Ended(errors, in_, "copying a state to the device"));
   arrivals_.push_back({slot, std::move(done), std::move(from)});
-  for (const cudaError_t error : errors) {
-    LIGER_RETURN_IF_ERROR(CudaStatus(error, "copying a state to the device"));
-  }
   return absl::OkStatus();
 }
 
@@ -95,16 +110,16 @@ void CudaStateCopies::DropArrived() {
   });
 }
 
-bool CudaStateCopies::Arriving(SlotId slot) {
-  if (arrivals_.empty()) return false;
-  DropArrived();
+bool CudaStateCopies::Arriving(SlotId slot) const {
   for (const Arrival& arrival : arrivals_) {
-    if (arrival.slot == slot) return true;
+    if (arrival.slot == slot && cudaEventQuery(arrival.done.get()) == cudaErrorNotReady) {
+      return true;
+    }
   }
   return false;
 }
 
-absl::Status CudaStateCopies::Await(SlotId slot, cudaStream_t steps) {
+absl::Status CudaStateCopies::Await(SlotId slot, cudaStream_t steps) const {
   for (const Arrival& arrival : arrivals_) {
     if (arrival.slot != slot) continue;
     LIGER_RETURN_IF_ERROR(

@@ -18,10 +18,10 @@
 
 namespace liger {
 
-// Copies go over the bus on a stream of their own. On its way out a state is put aside on the
-// device first, so that its slot is free at once; on its way in it goes straight into its slot.
-// Calls on the stream that runs the steps, `steps`, are in the order of what they belong to. Not
-// thread-safe.
+// Copies go over the bus on streams of their own, one for each direction. On its way out a state is
+// put aside on the device first, so that its slot is free at once; there are two such places, and
+// who needs a third waits for the first. On its way in a state goes straight into its slot. `steps`
+// is the stream that runs the steps. Not thread-safe.
 class CudaStateCopies {
  public:
   // Device memory beside the slots, for states of so many bytes.
@@ -37,9 +37,11 @@ class CudaStateCopies {
   absl::Status In(std::shared_ptr<const SavedState> from, SlotId slot, std::byte* to,
                   cudaStream_t steps);
   // Whether In() to the slot is not done yet.
-  bool Arriving(SlotId slot);
+  bool Arriving(SlotId slot) const;
   // What is queued on `steps` from now on waits for In() to the slot.
-  absl::Status Await(SlotId slot, cudaStream_t steps);
+  absl::Status Await(SlotId slot, cudaStream_t steps) const;
+  // Lets go of what has come: to be called now and then.
+  void DropArrived();
 
  private:
   static constexpr int kAside = 2;
@@ -56,11 +58,10 @@ class CudaStateCopies {
 
   explicit CudaStateCopies(size_t state_bytes) : state_bytes_(state_bytes) {}
   absl::Status Init();
-  // Lets go of what has come.
-  void DropArrived();
 
   const size_t state_bytes_;
-  cudaStream_t stream_ = nullptr;
+  cudaStream_t out_ = nullptr;
+  cudaStream_t in_ = nullptr;
   std::array<Aside, kAside> aside_;
   int next_aside_ = 0;
   CudaEvent before_;  // what the steps did to a slot before a state comes in

@@ -36,7 +36,7 @@ class HostCopy {
 
 // A copy of a slot, bit for bit: StateStorage::state_bytes() bytes in the layout that
 // engine/backend.h defines. Not changed once it is shared; then any thread may read it or let it
-// go.
+// go, which both wait for a copy that still fills it.
 struct SavedState {
   // The bytes, once they have all come.
   const std::byte* data() const {

@@ -24,8 +24,8 @@ class StateStorage {
   // Copies between a slot and host memory, state_bytes() bytes. Either may go on beside steps after
   // it has returned: what uses the slot next waits for it, as far as it has to.
   virtual int64_t state_bytes() const = 0;
-  // What is returned tells when the bytes are there, which stay untouched till then; null: they
-  // are.
+  // What is returned tells when the bytes are there; until then the caller keeps `to` and does not
+  // touch it. Null: they are there.
   virtual std::shared_ptr<const HostCopy> ReadSlot(SlotId from, std::byte* to) = 0;
   virtual void WriteSlot(std::shared_ptr<const SavedState> from, SlotId to) = 0;
   // Whether a step with the slot would have to wait for its bytes.
@@ -81,7 +81,8 @@ class StatePool {
   // Copies state and progress of one slot to another: a fork, or a copy put aside.
   void Copy(SlotId from, SlotId to);
   // Copies state and progress of a slot to host memory; null where there is none. Takes the time
-  // that memory needs for the bytes, where a device does not copy beside its steps.
+  // that memory needs for the bytes; where a device copies them beside its steps, that of pinning
+  // memory which was not used before.
   std::shared_ptr<const SavedState> Save(SlotId slot) const;
   // The client's text now accounts for `position` tokens: committed <= position <= absorbed.
   void Commit(SlotId slot, int64_t position);

@@ -13,7 +13,7 @@ namespace {
 
 using Phase = Sequence::Phase;
 
-// Each holds the engine thread for as long as a state's bytes take to copy.
+// On a CPU each holds the engine thread for as long as a state's bytes take to copy.
 constexpr int kMaxSnapshotsPerStep = 4;
 
 }  // namespace
@@ -135,14 +135,21 @@ void Scheduler::Plan(bool wait_for_states, Batch* batch) {
     return wait_for_states || !sequence.slot || !states_->Arriving(sequence.slot.id());
   };
   for (const auto& request : running_) {
+    bool all = true;
     for (Sequence& sequence : request->sequences) {
-      if (joins(sequence)) PlanDecode(request.get(), &sequence, batch);
+      const bool here = joins(sequence);
+      all = all && here;
+      if (here) PlanDecode(request.get(), &sequence, batch);
     }
+    request->returning = request->returning && !all;
   }
   bool waits = false;  // and nothing overtakes it
   for (const auto& request : running_) {
     waits = waits || request->look_again;
-    if (!waits && joins(request->sequences.front())) PlanPrompt(request.get(), batch);
+    if (!waits && request->sequences.front().phase == Sequence::Phase::kPrompt &&
+        joins(request->sequences.front())) {
+      PlanPrompt(request.get(), batch);
+    }
     if (!request->needs_spare) continue;
     for (Sequence& sequence : request->sequences) {
       if (joins(sequence)) PlanCatchUp(request.get(), &sequence, batch);

@@ -13,7 +13,7 @@ using Phase = Sequence::Phase;
 
 // A prefix that came twice is worth a snapshot, and the step that ends there, if it spares this.
 constexpr int64_t kMinSparedTokens = kMaxUncommitted;
-// Each holds the engine thread for as long as a state's bytes take to copy.
+// On a CPU each holds the engine thread for as long as a state's bytes take to copy.
 constexpr int kMaxSwapsPerStep = 2;
 
 }  // namespace
@@ -51,7 +51,8 @@ bool Scheduler::SwapOneOutFor(const ScheduledRequest& next, SteadyTime now) {
 
 bool Scheduler::CanGiveWay(const ScheduledRequest& running, const ScheduledRequest& next,
                            SteadyTime now) const {
-  if (running.ended || running.needs_spare || swaps_.swapped + running.unfinished > max_swapped_) {
+  if (running.ended || running.needs_spare || running.returning ||
+      swaps_.swapped + running.unfinished > max_swapped_) {
     return false;
   }
   for (const Sequence& sequence : running.sequences) {
@@ -158,6 +159,7 @@ void Scheduler::GiveSlots(ScheduledRequest* request) {
     engine_->BindSampler(sequence.slot.id(), std::move(sequence.sampler));
     if (request->needs_spare) sequence.spare = *states_->Acquire();
   }
+  request->returning = request->swapped;
   request->swapped = false;
   request->turn_drawn = 0;
 }

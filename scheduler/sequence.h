@@ -102,6 +102,7 @@ struct ScheduledRequest {
   uint64_t waiting_number = 0;
 
   bool swapped = false;    // waits with states of its own
+  bool returning = false;  // has its slots again, but was in no step since
   bool starved = false;    // when it got its slots: it keeps them for a turn
   int64_t turn_drawn = 0;  // tokens since it has its slots
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Times the same model shape as PyTorch users run it, to stand beside cuda_steps_bench.
 
-Compiled glue, one CUDA graph a step, flash-linear-attention's kernels for the gated recurrence (gla), random
+Compiled glue, one CUDA graph a step of decode, flash-linear-attention's kernels for the gated recurrence (gla), random
 bfloat16 weights. Its kernels want every query head its own k, v and state, so a state is as many times larger as a
 key/value head has query heads. Keys and values of the window are a ring of 64 rows.
 

@@ -59,7 +59,7 @@ class Skinny {
     for (int i = 0; i < early; ++i) FillWeights(i);
     WaitForPrevious();
     for (int i = 0; i < early; ++i) FillX(i);
-    // The next kernel's first reads should come after the last ones of this, not beside them.
+    // The next kernel's first reads should come about when this one's end, not beside all of them.
     const int last = max(early, fills - kStages);
     if (last >= fills) AllowNext();
     for (int i = early; i < fills; ++i) {

@@ -1,5 +1,5 @@
-// A ring of stages in shared memory: one warp fills them with copies from device memory that run
-// by themselves, the others use them. Hopper's bulk copies, or cp.async before it.
+// A ring of stages in shared memory: one warp, or a few, fill them with copies from device memory
+// that run by themselves, the others use them. Hopper's bulk copies, or cp.async before it.
 
 #ifndef LIGER_KERNELS_CUDA_STAGES_CUH_
 #define LIGER_KERNELS_CUDA_STAGES_CUH_

@@ -101,6 +101,27 @@ TEST_F(SchedulerSwapTest, NobodyWaitsForAStateThatIsOnItsWayBack) {
   EXPECT_EQ(engine_->violation(), "");
 }
 
+TEST_F(SchedulerSwapTest, WhoCameBackIsInAStepBeforeItGoesAgain) {
+  Start(2, {.max_swapped = 8});
+  engine_->steps_to_arrive = 2;
+  Request request = MakeRequest(1, 200);
+  request.priority = 2;
+  std::vector<Running> all = {Add(request), Add(MakeRequest(2, 20))};
+  Steps(5);
+  for (TokenId first = 3; first < 8; ++first) {
+    const size_t drawn = all[1].drawn();
+    request = MakeRequest(first, 1);
+    request.priority = 1;
+    all.push_back(Add(request));
+    while (!all.back().done()) Steps(1);
+    if (first > 3) {
+      EXPECT_GT(all[1].drawn(), drawn);
+    }
+    Steps(1);  // it is on its way back when the next one comes
+  }
+  RunAndCheck(all);
+}
+
 TEST_F(SchedulerSwapTest, AStepOfNothingElseWaitsForTheState) {
   Start(1, {.max_swapped = 8});
   engine_->steps_to_arrive = 1000;
