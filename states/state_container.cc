@@ -144,8 +144,7 @@ std::string StateContainer::Write(const SessionContent& content) const {
     position += std::ssize(tokens);
   }
   Append<int64_t>(static_cast<int64_t>(content.state->bytes.size()), &out);
-  out.append(reinterpret_cast<const char*>(content.state->data()),
-             content.state->bytes.size());
+  out.append(reinterpret_cast<const char*>(content.state->data()), content.state->bytes.size());
   out += Seal(out);
   return out;
 }
