@@ -108,8 +108,7 @@ class Packer {
     const DataType stored = checkpoint_.StoredType(tensor);
     const bool merged = !plan_.updates_beside && checkpoint_.Update(tensor) != nullptr;
     if (plan_.type == DType::kBf16 && !merged && stored == DataType::kBf16) {
-      stored_.resize(count * StoredBytes(stored, cols_));
-      checkpoint_.ReadStored(tensor, tensor_row, count, stored_.data());
+      ReadStored(tensor, tensor_row, count);
       cpu::PackRows(reinterpret_cast<const uint16_t*>(stored_.data()), row, count, cols_, to_);
       return;
     }
@@ -121,8 +120,7 @@ class Packer {
     const int groups = cpu::NumGroups(cols_);
     groups_.resize(size_t{1} * count * groups);
     if (!merged && HoldsBlocksOf(plan_.type, stored)) {
-      stored_.resize(count * StoredBytes(stored, cols_));
-      checkpoint_.ReadStored(tensor, tensor_row, count, stored_.data());
+      ReadStored(tensor, tensor_row, count);
       GroupsFromBlocks(stored, stored_.data(), plan_.type, absl::MakeSpan(groups_));
     } else {
       ReadFloats(tensor, tensor_row, count, merged);
@@ -140,11 +138,13 @@ class Packer {
     if (merged) {
       checkpoint_.ReadRows(tensor, first, absl::MakeSpan(floats_));
     } else {
-      const DataType stored = checkpoint_.StoredType(tensor);
-      stored_.resize(count * StoredBytes(stored, cols_));
-      checkpoint_.ReadStored(tensor, first, count, stored_.data());
-      Dequantize(stored, stored_.data(), absl::MakeSpan(floats_));
+      ReadStored(tensor, first, count);
+      Dequantize(checkpoint_.StoredType(tensor), stored_.data(), absl::MakeSpan(floats_));
     }
+  }
+  void ReadStored(const TensorInfo& tensor, int first, int count) {
+    stored_.resize(count * StoredBytes(checkpoint_.StoredType(tensor), cols_));
+    checkpoint_.ReadStored(tensor, first, count, stored_.data());
   }
 
   const Checkpoint& checkpoint_;

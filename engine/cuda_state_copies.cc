@@ -91,7 +91,6 @@ absl::StatusOr<std::shared_ptr<const HostCopy>> CudaStateCopies::Out(const std::
 
 absl::Status CudaStateCopies::In(std::shared_ptr<const SavedState> from, SlotId slot, std::byte* to,
                                  cudaStream_t steps) {
-  DropArrived();
   LIGER_ASSIGN_OR_RETURN(CudaEvent done, MakeOrderingEvent());
   const auto* filling = dynamic_cast<const CudaHostCopy*>(from->copy.get());
   const cudaError_t errors[] = {

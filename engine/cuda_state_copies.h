@@ -40,7 +40,7 @@ class CudaStateCopies {
   bool Arriving(SlotId slot) const;
   // What is queued on `steps` from now on waits for In() to the slot.
   absl::Status Await(SlotId slot, cudaStream_t steps) const;
-  // Lets go of what has come: to be called now and then.
+  // Lets go of what has come: to be called before each step.
   void DropArrived();
 
  private:

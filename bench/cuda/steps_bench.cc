@@ -31,6 +31,11 @@ T OrDie(absl::StatusOr<T> value) {
   std::exit(1);
 }
 
+double Median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
 // FLOP a second of a large product of random bfloat16: of one that the device has rested before,
 // and of those that follow each other for a second, as it lowers its clock under power.
 struct MatmulRates {
@@ -130,8 +135,7 @@ class Streams {
       const double s = Step(tokens, sample);
       if (i >= 3) seconds.push_back(s);
     }
-    std::sort(seconds.begin(), seconds.end());
-    return seconds[seconds.size() / 2];
+    return Median(std::move(seconds));
   }
 
   // Puts the streams at different places of their blocks.
@@ -172,8 +176,7 @@ void Swap(Engine* engine, int repeats) {
       const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
       if (i >= 3) seconds.push_back(took.count());
     }
-    std::sort(seconds.begin(), seconds.end());
-    const double median = seconds[seconds.size() / 2];
+    const double median = Median(std::move(seconds));
     std::printf("%-22s %7.3f ms  %6.1f GB/s\n", what, median * 1e3, bytes / median * 1e-9);
   };
   StateSlot slot = *states.Acquire();
@@ -213,8 +216,7 @@ void SwapBesideSteps(Engine* engine, int batch, int steps) {
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
     if (i >= 3) seconds.push_back(took.count());
   }
-  std::sort(seconds.begin(), seconds.end());
-  const double beside = seconds[seconds.size() / 2];
+  const double beside = Median(std::move(seconds));
   std::printf("decode %5d with a swap out and in beside each step: %.3f ms, %.3f times\n", batch,
               beside * 1e3, beside / alone);
 }
