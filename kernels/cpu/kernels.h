@@ -90,8 +90,8 @@ struct QuantizedRows {
   int8_t* low_codes = nullptr;  // the same, or null
   // At GroupIndex(row, group, groups):
   float* scales = nullptr;
-  int32_t* sums = nullptr;       // of the codes
-  int32_t* low_sums = nullptr;   // of low_codes
+  float* sums = nullptr;         // of the codes, exact
+  float* low_sums = nullptr;     // of low_codes
   float* scaled_sums = nullptr;  // scale * sum, without low_codes
   int groups = 0;                // of a row, from one row to the next
 };

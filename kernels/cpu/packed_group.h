@@ -17,9 +17,8 @@ namespace liger::cpu {
 
 inline constexpr int kScaleBytes = kPanelRows * sizeof(uint16_t);
 
-constexpr int GroupCodeBytes(DType type) {
-  return kPanelRows * kGroup / (type == DType::kInt8 ? 1 : 2);
-}
+constexpr int CodeBits(DType type) { return type == DType::kInt8 ? 8 : 4; }
+constexpr int GroupCodeBytes(DType type) { return kPanelRows * kGroup * CodeBits(type) / 8; }
 constexpr int GroupBytes(DType type) {
   return GroupCodeBytes(type) + kScaleBytes * (type == DType::kInt4Min ? 2 : 1);
 }

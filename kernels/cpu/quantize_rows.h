@@ -29,9 +29,9 @@ inline void QuantizeGroup(const float* x, const QuantizedRows& out, int64_t firs
     }
     out.low_sums[group] = StoreCodes(rest, 1.0f, out.low_codes + first_code);
   } else {
-    const int32_t sum = StoreCodes(x, factor, codes);
+    const float sum = StoreCodes(x, factor, codes);
     out.sums[group] = sum;
-    out.scaled_sums[group] = scale * static_cast<float>(sum);
+    out.scaled_sums[group] = scale * sum;
   }
 }
 

@@ -40,11 +40,11 @@ QuantizedRows QuantizedRowsAt(std::byte* base, int rows, int cols, CodePlanes pl
   QuantizedRows out{.groups = NumGroups(cols)};
   out.codes = reinterpret_cast<int8_t*>(take(kGroup));
   out.scales = reinterpret_cast<float*>(take(sizeof(float)));
-  out.sums = reinterpret_cast<int32_t*>(take(sizeof(int32_t)));
+  out.sums = reinterpret_cast<float*>(take(sizeof(float)));
   out.scaled_sums = reinterpret_cast<float*>(take(sizeof(float)));
   if (planes == CodePlanes::kTwo) {
     out.low_codes = reinterpret_cast<int8_t*>(take(kGroup));
-    out.low_sums = reinterpret_cast<int32_t*>(take(sizeof(int32_t)));
+    out.low_sums = reinterpret_cast<float*>(take(sizeof(float)));
   }
   return out;
 }

@@ -52,13 +52,16 @@ inline uint16_t ToBf16(float x) {
 //   ZeroBelow(a, x, bound) = x < bound ? 0 : a
 //   Pow2(m) = 2^n for m = n + kRoundMagic, n an integer of [-126, 127]
 //   ReduceAdd, ReduceMax, Transpose16 (of 16 x 16 floats, strides in floats), Prefetch
-// and for quantized weights (Ints16: sixteen int32 lanes; Codes64: four unsigned bytes a lane):
-//   SetInts, ToFloat, LoadHalf (sixteen float16), LoadCodes (64 bytes)
-//   LowNibbles, HighNibbles of each byte
-//   Dot<kBits>(sum, codes, four): lane i of sum plus the products of its codes and four int8
-//   (kBits: the codes' largest size); less kByteOffset<kBits> from each code, where that is set
+// and for quantized weights:
+//   Lanes, one register of kLanes floats (AVX2: 8, else 16 as Vec16), with SetLanes, LoadLanes,
+//   StoreLanes, Mul, Fma, and LoadHalf of float16
+//   GroupCodes<kBits>, the codes of a group (packed_group.h) for kLanes rows of a panel, and
+//   LoadGroup<kBits>, from the first of them
+//   Products(codes, x): in each lane the sum over the group of its codes, less kByteOffset<kBits>
+//   each, times int8 x, exact
 //   LargestMagnitude of 32 floats: NaN where one is there
-//   StoreCodes: 32 floats times a factor, rounded to nearest even, as int8; returns their sum
+//   StoreCodes: 32 floats times a factor, rounded to nearest even, as int8; returns their sum,
+//   exact
 #if defined(LIGER_ISA_AVX512)
 #include "kernels/cpu/simd_avx512.h"
 #elif defined(LIGER_ISA_AVX2)

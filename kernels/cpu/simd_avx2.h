@@ -93,50 +93,71 @@ inline void Transpose16(const float* src, int64_t src_stride, float* dst, int64_
 }
 inline void Prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1); }
 
-struct Ints16 {
-  __m256i lo, hi;
+struct Lanes {
+  __m256 v;
 };
-struct Codes64 {
-  __m256i lo, hi;
-};
+inline constexpr int kLanes = 8;
+inline Lanes SetLanes(float x) { return {_mm256_set1_ps(x)}; }
+inline Lanes LoadLanes(const float* p) { return {_mm256_loadu_ps(p)}; }
+inline void StoreLanes(float* p, Lanes a) { _mm256_storeu_ps(p, a.v); }
+inline Lanes Mul(Lanes a, Lanes b) { return {_mm256_mul_ps(a.v, b.v)}; }
+inline Lanes Fma(Lanes a, Lanes b, Lanes c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
+inline Lanes LoadHalf(const uint16_t* p) {
+  return {_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
+}
 
-inline Ints16 SetInts(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
-inline Vec16 ToFloat(Ints16 a) { return {_mm256_cvtepi32_ps(a.lo), _mm256_cvtepi32_ps(a.hi)}; }
-inline Vec16 LoadHalf(const uint16_t* p) {
-  const auto* from = reinterpret_cast<const __m128i*>(p);
-  return {_mm256_cvtph_ps(_mm_loadu_si128(from)), _mm256_cvtph_ps(_mm_loadu_si128(from + 1))};
-}
-inline Codes64 LoadCodes(const uint8_t* p) {
-  const auto* from = reinterpret_cast<const __m256i*>(p);
-  return {_mm256_loadu_si256(from), _mm256_loadu_si256(from + 1)};
-}
-inline Codes64 LowNibbles(Codes64 a) {
-  const __m256i mask = _mm256_set1_epi8(0x0f);
-  return {_mm256_and_si256(a.lo, mask), _mm256_and_si256(a.hi, mask)};
-}
-inline Codes64 HighNibbles(Codes64 a) {
-  return LowNibbles({_mm256_srli_epi32(a.lo, 4), _mm256_srli_epi32(a.hi, 4)});
-}
 // Two products of unsigned bytes of 8 bits can leave int16: those are taken as code - 128, the sign
 // moved to the other factor.
 template <int kBits>
 inline constexpr int kByteOffset = kBits == 8 ? 128 : 0;
 template <int kBits>
-inline __m256i DotHalf(__m256i sum, __m256i codes, __m256i four) {
+struct GroupCodes {
+  __m256i v[8];  // four columns each
+};
+template <int kBits>
+inline GroupCodes<kBits> LoadGroup(const uint8_t* w) {
+  const auto load = [&](int j) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(w + 64 * j));
+  };
+  GroupCodes<kBits> out;
   if constexpr (kBits == 8) {
-    const __m256i values = _mm256_xor_si256(codes, _mm256_set1_epi8(-128));
-    four = _mm256_sign_epi8(four, values);
-    codes = _mm256_abs_epi8(values);
+    for (int j = 0; j < 8; ++j) out.v[j] = _mm256_xor_si256(load(j), _mm256_set1_epi8(-128));
+  } else {
+    const __m256i mask = _mm256_set1_epi8(0x0f);
+    for (int j = 0; j < 4; ++j) {
+      const __m256i both = load(j);
+      out.v[j] = _mm256_and_si256(both, mask);
+      out.v[j + 4] = _mm256_and_si256(_mm256_srli_epi32(both, 4), mask);
+    }
   }
-  const __m256i pairs = _mm256_maddubs_epi16(codes, four);
-  return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+  return out;
 }
 template <int kBits>
-inline Ints16 Dot(Ints16 sum, Codes64 codes, const int8_t* four) {
-  int32_t packed;
-  __builtin_memcpy(&packed, four, sizeof(packed));
-  const __m256i x = _mm256_set1_epi32(packed);
-  return {DotHalf<kBits>(sum.lo, codes.lo, x), DotHalf<kBits>(sum.hi, codes.hi, x)};
+inline Lanes Products(const GroupCodes<kBits>& codes, const int8_t* x) {
+  const __m256i ones = _mm256_set1_epi16(1);
+  const auto four = [&](int j) {
+    int32_t packed;
+    __builtin_memcpy(&packed, x + 4 * j, sizeof(packed));
+    return _mm256_set1_epi32(packed);
+  };
+  __m256i sum;
+  if constexpr (kBits == 8) {
+    const auto products = [&](int j) {
+      const __m256i signed_x = _mm256_sign_epi8(four(j), codes.v[j]);
+      return _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_abs_epi8(codes.v[j]), signed_x), ones);
+    };
+    sum = products(0);
+    for (int j = 1; j < 8; ++j) sum = _mm256_add_epi32(sum, products(j));
+  } else {
+    // 16 products of 4 bits fit int16, where they are summed before they are widened.
+    static_assert(16 * 15 * 128 <= 32767);
+    __m256i pairs = _mm256_maddubs_epi16(codes.v[0], four(0));
+    for (int j = 1; j < 8; ++j) {
+      pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(codes.v[j], four(j)));
+    }
+    sum = _mm256_madd_epi16(pairs, ones);
+  }
+  return {_mm256_cvtepi32_ps(sum)};
 }
 inline float LargestMagnitude(const float* x) {
   // As integers, the larger of two magnitudes is the larger one, and NaN the largest.
@@ -151,7 +172,7 @@ inline float LargestMagnitude(const float* x) {
   m = _mm_max_epi32(m, _mm_shuffle_epi32(m, 0xb1));
   return __builtin_bit_cast(float, _mm_cvtsi128_si32(m));
 }
-inline int32_t StoreCodes(const float* x, float factor, int8_t* codes) {
+inline float StoreCodes(const float* x, float factor, int8_t* codes) {
   const __m256 f = _mm256_set1_ps(factor);
   const auto round = [&](int i) {
     return _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 8 * i), f));
@@ -167,5 +188,5 @@ inline int32_t StoreCodes(const float* x, float factor, int8_t* codes) {
       _mm256_sad_epu8(_mm256_xor_si256(bytes, _mm256_set1_epi8(-128)), _mm256_setzero_si256());
   const __m128i two =
       _mm_add_epi64(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
-  return _mm_cvtsi128_si32(two) + _mm_extract_epi32(two, 2) - 32 * 128;
+  return static_cast<float>(_mm_cvtsi128_si32(two) + _mm_extract_epi32(two, 2) - 32 * 128);
 }

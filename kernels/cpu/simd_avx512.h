@@ -66,30 +66,49 @@ inline void Transpose16(const float* src, int64_t src_stride, float* dst, int64_
 }
 inline void Prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1); }
 
-struct Ints16 {
-  __m512i v;
-};
-struct Codes64 {
-  __m512i v;
-};
-
-inline Ints16 SetInts(int32_t x) { return {_mm512_set1_epi32(x)}; }
-inline Vec16 ToFloat(Ints16 a) { return {_mm512_cvtepi32_ps(a.v)}; }
-inline Vec16 LoadHalf(const uint16_t* p) {
+using Lanes = Vec16;
+inline constexpr int kLanes = 16;
+inline Lanes SetLanes(float x) { return Set1(x); }
+inline Lanes LoadLanes(const float* p) { return Load(p); }
+inline void StoreLanes(float* p, Lanes a) { Store(p, a); }
+inline Lanes LoadHalf(const uint16_t* p) {
   return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
 }
-inline Codes64 LoadCodes(const uint8_t* p) { return {_mm512_loadu_si512(p)}; }
-inline Codes64 LowNibbles(Codes64 a) { return {_mm512_and_si512(a.v, _mm512_set1_epi8(0x0f))}; }
-inline Codes64 HighNibbles(Codes64 a) {
-  return {_mm512_and_si512(_mm512_srli_epi32(a.v, 4), _mm512_set1_epi8(0x0f))};
-}
+
 template <int kBits>
 inline constexpr int kByteOffset = 0;
 template <int kBits>
-inline Ints16 Dot(Ints16 sum, Codes64 codes, const int8_t* four) {
-  int32_t packed;
-  __builtin_memcpy(&packed, four, sizeof(packed));
-  return {_mm512_dpbusd_epi32(sum.v, codes.v, _mm512_set1_epi32(packed))};
+struct GroupCodes {
+  __m512i v[8];  // four columns each
+};
+template <int kBits>
+inline GroupCodes<kBits> LoadGroup(const uint8_t* w) {
+  GroupCodes<kBits> out;
+  if constexpr (kBits == 8) {
+    for (int j = 0; j < 8; ++j) out.v[j] = _mm512_loadu_si512(w + 64 * j);
+  } else {
+    const __m512i mask = _mm512_set1_epi8(0x0f);
+    for (int j = 0; j < 4; ++j) {
+      const __m512i both = _mm512_loadu_si512(w + 64 * j);
+      out.v[j] = _mm512_and_si512(both, mask);
+      out.v[j + 4] = _mm512_and_si512(_mm512_srli_epi32(both, 4), mask);
+    }
+  }
+  return out;
+}
+template <int kBits>
+inline Lanes Products(const GroupCodes<kBits>& codes, const int8_t* x) {
+  // Two sums: each waits for itself.
+  __m512i sum = _mm512_setzero_si512();
+  __m512i other = _mm512_setzero_si512();
+  for (int j = 0; j < 4; ++j) {
+    int32_t four[2];
+    __builtin_memcpy(&four[0], x + 4 * j, 4);
+    __builtin_memcpy(&four[1], x + 4 * j + 16, 4);
+    sum = _mm512_dpbusd_epi32(sum, codes.v[j], _mm512_set1_epi32(four[0]));
+    other = _mm512_dpbusd_epi32(other, codes.v[j + 4], _mm512_set1_epi32(four[1]));
+  }
+  return {_mm512_cvtepi32_ps(_mm512_add_epi32(sum, other))};
 }
 inline float LargestMagnitude(const float* x) {
   // As integers, the larger of two magnitudes is the larger one, and NaN the largest.
@@ -98,7 +117,7 @@ inline float LargestMagnitude(const float* x) {
   const __m512i b = _mm512_and_si512(_mm512_castps_si512(_mm512_loadu_ps(x + 16)), mask);
   return __builtin_bit_cast(float, _mm512_reduce_max_epi32(_mm512_max_epi32(a, b)));
 }
-inline int32_t StoreCodes(const float* x, float factor, int8_t* codes) {
+inline float StoreCodes(const float* x, float factor, int8_t* codes) {
   const __m512 f = _mm512_set1_ps(factor);
   const __m512i a = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x), f));
   const __m512i b = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + 16), f));
@@ -109,5 +128,5 @@ inline int32_t StoreCodes(const float* x, float factor, int8_t* codes) {
       _mm256_sad_epu8(_mm256_xor_si256(bytes, _mm256_set1_epi8(-128)), _mm256_setzero_si256());
   const __m128i two =
       _mm_add_epi64(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
-  return _mm_cvtsi128_si32(two) + _mm_extract_epi32(two, 2) - 32 * 128;
+  return static_cast<float>(_mm_cvtsi128_si32(two) + _mm_extract_epi32(two, 2) - 32 * 128);
 }

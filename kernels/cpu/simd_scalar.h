@@ -80,13 +80,6 @@ inline void Transpose16(const float* src, int64_t src_stride, float* dst, int64_
 }
 inline void Prefetch(const void*) {}
 
-struct Ints16 {
-  int32_t lane[16];
-};
-struct Codes64 {
-  uint8_t byte[64];
-};
-
 inline float FromHalf(uint16_t x) {
   const uint32_t sign = uint32_t{x} << 16 & 0x80000000u;
   const uint32_t magnitude = x & 0x7fffu;
@@ -98,38 +91,38 @@ inline float FromHalf(uint16_t x) {
   return __builtin_bit_cast(float, sign | bits);
 }
 
-inline Ints16 SetInts(int32_t x) {
-  Ints16 out;
-  for (int32_t& lane : out.lane) lane = x;
-  return out;
-}
-inline Vec16 ToFloat(const Ints16& a) {
-  return PerLane([&](int i) { return static_cast<float>(a.lane[i]); });
-}
-inline Vec16 LoadHalf(const uint16_t* p) {
+using Lanes = Vec16;
+inline constexpr int kLanes = 16;
+inline Lanes SetLanes(float x) { return Set1(x); }
+inline Lanes LoadLanes(const float* p) { return Load(p); }
+inline void StoreLanes(float* p, const Lanes& a) { Store(p, a); }
+inline Lanes LoadHalf(const uint16_t* p) {
   return PerLane([&](int i) { return FromHalf(p[i]); });
 }
-inline Codes64 LoadCodes(const uint8_t* p) {
-  Codes64 out;
-  for (int i = 0; i < 64; ++i) out.byte[i] = p[i];
-  return out;
-}
-inline Codes64 LowNibbles(const Codes64& a) {
-  Codes64 out;
-  for (int i = 0; i < 64; ++i) out.byte[i] = a.byte[i] & 15;
-  return out;
-}
-inline Codes64 HighNibbles(const Codes64& a) {
-  Codes64 out;
-  for (int i = 0; i < 64; ++i) out.byte[i] = a.byte[i] >> 4;
-  return out;
-}
+
 template <int kBits>
 inline constexpr int kByteOffset = 0;
 template <int kBits>
-inline Ints16 Dot(Ints16 sum, const Codes64& codes, const int8_t* four) {
-  for (int i = 0; i < 64; ++i) sum.lane[i / 4] += codes.byte[i] * four[i % 4];
-  return sum;
+struct GroupCodes {
+  uint8_t code[8][64];
+};
+template <int kBits>
+inline GroupCodes<kBits> LoadGroup(const uint8_t* w) {
+  GroupCodes<kBits> out;
+  for (int j = 0; j < 8; ++j) {
+    for (int i = 0; i < 64; ++i) {
+      out.code[j][i] = kBits == 8 ? w[64 * j + i] : w[64 * (j % 4) + i] >> (j < 4 ? 0 : 4) & 15;
+    }
+  }
+  return out;
+}
+template <int kBits>
+inline Lanes Products(const GroupCodes<kBits>& codes, const int8_t* x) {
+  return PerLane([&](int i) {
+    int32_t sum = 0;
+    for (int k = 0; k < 32; ++k) sum += codes.code[k / 4][4 * i + k % 4] * x[k];
+    return static_cast<float>(sum);
+  });
 }
 inline float LargestMagnitude(const float* x) {
   // As integers, the larger of two magnitudes is the larger one, and NaN the largest.
@@ -140,7 +133,7 @@ inline float LargestMagnitude(const float* x) {
   }
   return __builtin_bit_cast(float, largest);
 }
-inline int32_t StoreCodes(const float* x, float factor, int8_t* codes) {
+inline float StoreCodes(const float* x, float factor, int8_t* codes) {
   int32_t sum = 0;
   for (int i = 0; i < 32; ++i) {
     const float scaled = x[i] * factor;

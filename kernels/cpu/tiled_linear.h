@@ -66,18 +66,10 @@ struct TilePanel {
 template <DType kType>
 inline void UnpackGroups(const uint8_t* w, int groups, TilePanel* to) {
   const __m512i zero = _mm512_set1_epi8(static_cast<char>(CodeZero(kType)));
-  const auto store = [&](int g, int j, Codes64 codes) {
-    _mm512_store_si512(to->codes[g] + 64 * j, _mm512_sub_epi8(codes.v, zero));
-  };
   for (int g = 0; g < groups; ++g, w += GroupBytes(kType)) {
-    for (int j = 0; j < GroupCodeBytes(kType) / 64; ++j) {
-      const Codes64 codes = LoadCodes(w + 64 * j);
-      if constexpr (kType == DType::kInt8) {
-        store(g, j, codes);
-      } else {
-        store(g, j, LowNibbles(codes));
-        store(g, j + 4, HighNibbles(codes));
-      }
+    const auto codes = LoadGroup<CodeBits(kType)>(w);
+    for (int j = 0; j < 8; ++j) {
+      _mm512_store_si512(to->codes[g] + 64 * j, _mm512_sub_epi8(codes.v[j], zero));
     }
     const auto* scales = reinterpret_cast<const uint16_t*>(w + GroupCodeBytes(kType));
     to->scales[g] = LoadHalf(scales);
@@ -103,6 +95,8 @@ inline void MultiplyGroups(const int8_t* x, int64_t x_stride,
     MultiplyNext<3>(x, x_stride, w, groups, g + 3, sums);
   }
 }
+
+inline Vec16 LoadInts(const int32_t* p) { return {_mm512_cvtepi32_ps(_mm512_load_si512(p))}; }
 
 // Some rows of a panel's outputs over a piece of its groups.
 struct TiledPiece {
@@ -155,10 +149,9 @@ inline void TiledRows(const TiledPiece& piece, int row, int rows) {
       }
 #pragma GCC unroll 16
       for (int r = 0; r < kRows; ++r) {
-        Vec16 sum = ToFloat({_mm512_load_si512(sums[g] + r * kPanelRows)});
+        Vec16 sum = LoadInts(sums[g] + r * kPanelRows);
         if constexpr (kTwoPlanes) {
-          const Ints16 low = {_mm512_load_si512(low_sums[g] + r * kPanelRows)};
-          sum = Fma(sum, Set1(kLowSteps), ToFloat(low));
+          sum = Fma(sum, Set1(kLowSteps), LoadInts(low_sums[g] + r * kPanelRows));
         }
         out[r] = Fma(sum, Mul(scale, Set1(x_scales[r])), out[r]);
         if constexpr (kType == DType::kInt4Min) out[r] = Fma(minimum, Set1(x_sums[r]), out[r]);
