@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The adapters of models/: SmolLM2-135M-Instruct in gla, hgrn2 and gsa, on one GPU in about three
-# quarters of an hour.
+# The adapters of models/: SmolLM2-135M-Instruct in gla, hgrn2 and gsa, on one GPU in about
+# an hour.
 #   smollm2_135m.sh SmolLM2-135M-Instruct.gguf TEXT_DIR OUT
 # TEXT_DIR has prose.txt and manuals.txt to train on, and evaluation/*.txt, which training never sees.
 # Interrupted, it goes on where it stopped. GPUS=2 shares each step of training among two.
@@ -49,8 +49,15 @@ np.save(f"{sys.argv[1]}/cool_rest.npy", cool[256:])
 END
 second=(--learning-rate 3e-3 --warmup-steps 50 --seed 1
   --data "$out"/{cool_rest,warm1_rest,warm2,warm3}.npy)
-train gla gla 792 --batch 64 --start-from "$out/gla-first" "${second[@]}"
+train gla gla-second 792 --batch 64 --start-from "$out/gla-first" "${second[@]}"
 train hgrn2 hgrn2 638 --batch 32 --start-from "$out/hgrn2-first" "${second[@]}"
+
+# The third one, for gla, on new text again.
+generate warm4 33554432 1.0 3000 "${any[@]}"
+generate warm5 25165824 1.0 3001 "${any[@]}"
+generate cool2 8388608 0.7 4000 "${chat[@]}"
+train gla gla 1480 --batch 64 --start-from "$out/gla-second" --learning-rate 3e-3 --warmup-steps 50 \
+  --seed 2 --data "$out"/{cool2,warm4,warm5}.npy
 
 for gate in gla hgrn2 gsa; do
   liger-linearize eval --base "$base" --adapter "$out/$gate" --out "$out/$gate/eval" \

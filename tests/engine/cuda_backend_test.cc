@@ -68,8 +68,22 @@ class Sequence {
   int left() const { return static_cast<int>(tokens_.size()) - done_; }
   SlotId slot() const { return slot_.id(); }
 
+  // Gives its slot up and takes any again.
+  void Leave() {
+    saved_ = engine_->states().Save(slot_.id());
+    sampler_ = engine_->UnbindSampler(slot_.id());
+    slot_ = {};
+  }
+  void Return() {
+    slot_ = *engine_->states().Acquire(saved_);
+    engine_->BindSampler(slot_.id(), std::move(sampler_));
+  }
+  const std::shared_ptr<const SavedState>& saved() const { return saved_; }
+
  private:
   Engine* engine_;
+  std::shared_ptr<const SavedState> saved_;
+  std::unique_ptr<SamplerState> sampler_;
   std::vector<TokenId> tokens_;
   StateSlot slot_;
   int done_ = 0;
@@ -226,6 +240,52 @@ TEST_P(CudaBackendTest, StatesMoveBetweenBackends) {
       EXPECT_NEAR(output.scored[i].logprob, expected[90 + i], 1e-4) << i;
     }
   }
+}
+
+// Three sequences leave their slots after every step and return, beside one that stays: more are on
+// their way out at once than the device has places for, they return before they have left, and
+// slots are cleared and used by others while a state still comes in.
+TEST_P(CudaBackendTest, StatesLeaveAndReturnBesideSteps) {
+  const auto checkpoint = TinyModel(GetParam(), 64);
+  const auto cuda =
+      MakeEngine(*checkpoint, {.backend = "cuda", .max_slots = 4, .batch_invariant = true});
+  ASSERT_NE(cuda, nullptr);
+  const int vocab_size = checkpoint->config().vocab_size;
+  constexpr int kTokens = 160;
+  const auto tokens = [&](int i) { return RandomTokens(kTokens, vocab_size, 40 + i); };
+  const auto other_tokens = RandomTokens(30, vocab_size, 39);
+  const auto other_alone = Score(cuda.get(), other_tokens, 30);
+
+  std::vector<std::vector<float>> got(3);
+  std::vector<std::vector<float>> alone;
+  for (int i = 0; i < 3; ++i) alone.push_back(Score(cuda.get(), tokens(i), kTokens));
+  Sequence beside(cuda.get(), RandomTokens(2000, vocab_size, 38));
+  std::vector<std::unique_ptr<Sequence>> sequences;
+  for (int i = 0; i < 3; ++i)
+    sequences.push_back(std::make_unique<Sequence>(cuda.get(), tokens(i)));
+  for (int round = 0; sequences[0]->left() > 0; ++round) {
+    const int count = std::min(1 + round % 7, sequences[0]->left());
+    Batch batch;
+    for (auto& sequence : sequences) sequence->AddTo(&batch, count);
+    beside.AddTo(&batch, 1);
+    StepOutput output;
+    ASSERT_TRUE(cuda->Step(batch, &output).ok());
+    const int scored = count - (sequences[0]->left() == 0 ? 1 : 0);
+    for (int i = 0; i < 3; ++i) {
+      for (int t = 0; t < scored; ++t) got[i].push_back(output.scored[i * scored + t].logprob);
+    }
+
+    for (auto& sequence : sequences) sequence->Leave();
+    { const StateSlot arriving = *cuda->states().Acquire(sequences[round % 3]->saved()); }
+    if (round % 4 == 0) EXPECT_EQ(Score(cuda.get(), other_tokens, 30), other_alone);
+    if (round % 3 == 0) {
+      Batch alone_batch;
+      beside.AddTo(&alone_batch, 1);
+      ASSERT_TRUE(cuda->Step(alone_batch, &output).ok());
+    }
+    for (auto& sequence : sequences) sequence->Return();
+  }
+  EXPECT_EQ(got, alone);
 }
 
 // Greedy outputs in steps that repeat: captured graphs, padded to their buckets.
