@@ -277,7 +277,9 @@ TEST_P(CudaBackendTest, StatesLeaveAndReturnBesideSteps) {
 
     for (auto& sequence : sequences) sequence->Leave();
     { const StateSlot arriving = *cuda->states().Acquire(sequences[round % 3]->saved()); }
-    if (round % 4 == 0) EXPECT_EQ(Score(cuda.get(), other_tokens, 30), other_alone);
+    if (round % 4 == 0) {
+      EXPECT_EQ(Score(cuda.get(), other_tokens, 30), other_alone);
+    }
     if (round % 3 == 0) {
       Batch alone_batch;
       beside.AddTo(&alone_batch, 1);
