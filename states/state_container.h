@@ -23,9 +23,9 @@ namespace liger {
 //   layout      u32 each: gate (0 gla, 1 hgrn2, 2 gsa), layers, key/value heads, head_dim, window,
 //               hidden_size, bytes of a row's number (4 float32, 2 bf16)
 //   progress    i64 each: position, committed, folded, hidden (engine/saved_state.h)
-//   ledger      i64 count, then that many u32: position tokens, or one more that is not absorbed
-//   yet state       i64 size, then the bytes as engine/backend.h lays them out seal        32 bytes
-//   over all before: HMAC-SHA-256 with the servers' key, or SHA-256 without one
+//   ledger      i64 count, then that many u32: position tokens, or one more, not absorbed yet
+//   state       i64 size, then the bytes as engine/backend.h lays them out
+//   seal        32 bytes over all before: HMAC-SHA-256 with the servers' key, or SHA-256 without
 //
 // Immutable, so thread-safe.
 class StateContainer {
