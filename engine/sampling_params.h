@@ -22,7 +22,7 @@ struct SamplingParams {
   int top_k = 0;                 // 0 keeps all
   float top_p = 1;               // (0, 1]
   float min_p = 0;               // [0, 1]
-  float repetition_penalty = 1;  // (0, 100]; over prompt and output
+  float repetition_penalty = 1;  // [0.01, 100]; over prompt and output
   float presence_penalty = 0;    // [-2, 2]; over the output
   float frequency_penalty = 0;   // [-2, 2]; over the output
 

@@ -128,7 +128,7 @@ struct RequestName {
 struct Request {
   RequestName name;  // for RequestStats alone
   std::string tenant;
-  int32_t priority = 0;  // larger is served first; equal ones in the order of their ids
+  int32_t priority = 0;  // larger is served first; equal ones as WaitingList has it
   SteadyTime arrival;    // for timings alone
   std::optional<SteadyTime> deadline;
 

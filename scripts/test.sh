@@ -138,6 +138,12 @@ stage "packages" scripts/install_deps.sh --test || finish
 stage "Python packages" make_venv .venv tests/requirements.txt || finish
 stage "Python packages of policies" make_venv .venv-policy tests/policy-requirements.txt || finish
 stage "model" scripts/fetch_model.sh || finish
+if [ -z "$fast" ]; then
+  # PyTorch is large, so that nothing but the tests of linearize has to have it; it comes while the
+  # compilers run.
+  make_venv .venv-linearize tests/linearize/requirements.txt >"$results/linearize-packages.log" 2>&1 &
+  linearize_packages=$!
+fi
 
 if stage "build release" build release -DLIGER_BUILD_TESTS=ON -DLIGER_BUILD_BENCH=ON; then
   tests release-cpp run_ctest release
@@ -161,10 +167,11 @@ if [ -z "$fast" ]; then
   if stage "build tsan" build tsan; then
     tests tsan-cpp run_ctest tsan --label-regex '^(engine|scheduler)$' "${but_whole_model[@]}"
   fi
-  # PyTorch is large, so that nothing but these tests has to have it.
-  if stage "Python packages of linearize" \
-    make_venv .venv-linearize tests/linearize/requirements.txt; then
+  if stage "Python packages of linearize" wait "$linearize_packages"; then
     tests linearize run_pytest .venv-linearize linearize tests/linearize
+  else
+    mapfile -t said <"$results/linearize-packages.log"
+    failures+=("${said[@]}")
   fi
   if stage "build fuzz" build fuzz; then run_fuzzers; fi
 fi

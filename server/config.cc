@@ -127,7 +127,8 @@ void AddModelFlags(CLI::App& app, ServerConfig& config) {
   dtypes.insert(dtypes.end(), std::begin(kCpuDTypes), std::end(kCpuDTypes));
   app.option_defaults()->group("Model");
   Add(app, "model", config.model, "A .gguf file, or a Hugging Face folder")->required();
-  Add(app, "adapter", config.adapter, "A Liger adapter: a PEFT folder, merged at load");
+  Add(app, "adapter", config.adapter,
+      "A Liger adapter: a PEFT folder, merged at load (beside int4 weights)");
   Add(app, "random-weights", config.random_weights,
       "Draws the weights from this seed; --model is then a folder with a config.json alone")
       ->type_name("")

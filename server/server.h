@@ -24,8 +24,8 @@ class Server {
   // Health says ready: to be called when Start succeeded and signals are watched.
   void SetReady();
 
-  // Reads certificates anew; what is wrong is logged and changes nothing. Tick() does so too, every
-  // ten seconds. Not while another thread calls Tick().
+  // Reads certificates and keys anew; what is wrong is logged and changes nothing. Tick() does so
+  // too, every ten seconds. Not while another thread calls Tick().
   void Reload();
 
   // To be called about every Period(): cuts off stalled clients, watches the engine.

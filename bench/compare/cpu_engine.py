@@ -56,6 +56,8 @@ def llama_bench(arguments, prefill, generate, depth):
 
 
 def llama_batched(arguments, streams):
+    if not streams:
+        return {}
     out = run([LLAMA / "llama-batched-bench", "-m", arguments.llama_model, "-t", arguments.threads,
                "-c", 64 * max(streams) + 4096, "-b", 2048, "-npp", 16, "-ntg", 32, "-npl",
                ",".join(map(str, streams))])

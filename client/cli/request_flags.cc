@@ -33,7 +33,7 @@ void AddSamplingFlags(CLI::App* app, v1::GenerateRequest* request) {
             [sampling](float v) { sampling->set_top_p(v); });
   add_float("--min-p", "Drop tokens less likely than this share of the likeliest, in [0, 1]",
             [sampling](float v) { sampling->set_min_p(v); });
-  add_float("--repetition-penalty", "Divide the logits of tokens seen so far; above 0",
+  add_float("--repetition-penalty", "Divide the logits of tokens seen so far; 0.01 to 100",
             [sampling](float v) { sampling->set_repetition_penalty(v); });
   add_float("--presence-penalty", "Subtract once for each token of the output, in [-2, 2]",
             [sampling](float v) { sampling->set_presence_penalty(v); });

@@ -1,4 +1,4 @@
-// Sixteen float lanes in one AVX-512 register (F, BW, DQ, VL). Included by simd.h alone.
+// Sixteen float lanes in one AVX-512 register (F, BW, DQ, VL, VNNI). Included by simd.h alone.
 
 struct Vec16 {
   __m512 v;

@@ -1,8 +1,8 @@
 """The texts of smollm2_135m.sh, from Debian packages.
 
-    apt-get download $(debian_text.py packages)
+    apt-get download $(python3 debian_text.py packages)
     for package in *.deb; do dpkg -x "$package" root; done
-    debian_text.py root TEXT_DIR
+    python3 debian_text.py root TEXT_DIR
 
 Writes prose.txt and manuals.txt to train on, and evaluation/*.txt. No paragraph to train on stands
 twice, and none has twelve words in a row with a text of the evaluation.
