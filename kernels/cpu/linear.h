@@ -57,7 +57,6 @@ struct PanelGroup {
 
 // A tile from `row` on, each output one chain of fused multiply-adds over k. On the way it fetches
 // its share of the group after this one, so that memory works while the arithmetic goes on.
-// Unrolled: g++ 12 else keeps the sums in memory.
 template <int kRows, int kPanels, typename Weight>
 inline void LinearTile(const PanelGroup<Weight>& group, int tile, int row) {
   const LinearParams& p = group.p;
@@ -70,9 +69,9 @@ inline void LinearTile(const PanelGroup<Weight>& group, int tile, int row) {
   const char* fetch =
       reinterpret_cast<const char*>(w + kPanels * group.size) + tile * cols * fetch_step;
   Vec16 sum[kRows][kPanels];
-#pragma GCC unroll 16
+  LIGER_UNROLL
   for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 16
+    LIGER_UNROLL
     for (int n = 0; n < kPanels; ++n) {
       const int first = (group.panel + n) * kPanelRows;
       const float* y = p.y + (row + r) * p.y_stride + first;
@@ -81,25 +80,25 @@ inline void LinearTile(const PanelGroup<Weight>& group, int tile, int row) {
   }
   for (int k = 0; k < cols; ++k) {
     Vec16 wk[kPanels];
-#pragma GCC unroll 16
+    LIGER_UNROLL
     for (int n = 0; n < kPanels; ++n) {
       wk[n] = Load(w + n * group.size + k * kPanelRows);
     }
     Prefetch(fetch);
     fetch += fetch_step;
-#pragma GCC unroll 16
+    LIGER_UNROLL
     for (int r = 0; r < kRows; ++r) {
       const Vec16 xr = Set1(x[r * x_stride + k]);
-#pragma GCC unroll 16
+      LIGER_UNROLL
       for (int n = 0; n < kPanels; ++n) sum[r][n] = Fma(xr, wk[n], sum[r][n]);
     }
   }
-#pragma GCC unroll 16
+  LIGER_UNROLL
   for (int n = 0; n < kPanels; ++n) {
     const int first = (group.panel + n) * kPanelRows;
     const int valid = p.weights.rows - first;
     float* y = p.y + row * p.y_stride + first;
-#pragma GCC unroll 16
+    LIGER_UNROLL
     for (int r = 0; r < kRows; ++r) StoreOutput(y + r * p.y_stride, sum[r][n], valid);
   }
 }

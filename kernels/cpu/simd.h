@@ -30,6 +30,14 @@
 #error "define LIGER_ISA_SCALAR, LIGER_ISA_AVX2, LIGER_ISA_AVX512 or LIGER_ISA_AMX first"
 #endif
 
+// Before a loop over a tile's sums. Where a Vec16 is two registers, g++ 12 else keeps them in
+// memory.
+#if defined(LIGER_ISA_AVX2)
+#define LIGER_UNROLL _Pragma("GCC unroll 16")
+#else
+#define LIGER_UNROLL
+#endif
+
 namespace liger::cpu::LIGER_ISA {
 
 inline constexpr uint32_t kOneBits = 0x3f800000;  // of 1.0f

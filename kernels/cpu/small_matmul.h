@@ -35,34 +35,33 @@ inline constexpr int kMatmulRows = 1;
 inline constexpr int kMatmulVecs = 1;
 #endif
 
-// Unrolled: g++ 12 else keeps the sums in memory.
 template <int kRows, int kVecs>
 inline void MatmulTile(const SmallMatmul& p, int row, int col) {
   const float* x = p.x + row * p.x_stride;
   const float* b = p.b + col;
   float* y = p.y + row * p.y_stride + col;
   Vec16 sum[kRows][kVecs];
-#pragma GCC unroll 16
+  LIGER_UNROLL
   for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 16
+    LIGER_UNROLL
     for (int v = 0; v < kVecs; ++v) {
       sum[r][v] = p.accumulate ? Load(y + r * p.y_stride + 16 * v) : Zero();
     }
   }
   for (int k = 0; k < p.depth; ++k) {
     Vec16 bk[kVecs];
-#pragma GCC unroll 16
+    LIGER_UNROLL
     for (int v = 0; v < kVecs; ++v) bk[v] = Load(b + k * p.b_stride + 16 * v);
-#pragma GCC unroll 16
+    LIGER_UNROLL
     for (int r = 0; r < kRows; ++r) {
       const Vec16 xr = Set1(x[r * p.x_stride + k]);
-#pragma GCC unroll 16
+      LIGER_UNROLL
       for (int v = 0; v < kVecs; ++v) sum[r][v] = Fma(xr, bk[v], sum[r][v]);
     }
   }
-#pragma GCC unroll 16
+  LIGER_UNROLL
   for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 16
+    LIGER_UNROLL
     for (int v = 0; v < kVecs; ++v) Store(y + r * p.y_stride + 16 * v, sum[r][v]);
   }
 }
