@@ -211,7 +211,7 @@ BENCHMARK(BM_Export)->Unit(benchmark::kMillisecond);
 void BM_Import(benchmark::State& state) {
   const Exported exported;
   const StateContainer container(exported.info, "");
-  const std::string bytes = container.Write(*exported.content);
+  const std::string bytes = *container.Write(*exported.content);
   for (auto _ : state) {
     if (!container.Read(bytes).ok()) std::abort();
   }

@@ -27,6 +27,7 @@ runtime_packages=(
   libprotobuf32
   libspdlog1.10
   libutf8proc2
+  libzstd1
 )
 
 build_packages=(
@@ -45,6 +46,7 @@ build_packages=(
   libspdlog-dev
   libssl-dev
   libutf8proc-dev
+  libzstd-dev
   ninja-build
   nlohmann-json3-dev
   pkg-config

@@ -106,9 +106,11 @@ std::string DigestOf(const SessionContent* session) {
                                   ledger.size() * sizeof(TokenId)));
 }
 
-std::string WriteMovedStream(const StateContainer& container, const v1::GenerateRequest& message,
-                             const SessionKey& key, uint64_t seed, const SessionContent* session,
-                             const MovedRequest& moved) {
+absl::StatusOr<std::string> WriteMovedStream(const StateContainer& container,
+                                             const v1::GenerateRequest& message,
+                                             const SessionKey& key, uint64_t seed,
+                                             const SessionContent* session,
+                                             const MovedRequest& moved) {
   store::MovedStream stream;
   stream.set_request(DigestOf(message));
   stream.set_tenant(key.tenant);
@@ -124,8 +126,9 @@ std::string WriteMovedStream(const StateContainer& container, const v1::Generate
     to->set_sent(from.sent);
     for (const TokenResult& held : from.held) PutHeld(held, to->add_held());
     if (from.state != nullptr) {
-      to->set_state(container.Write(
-          {.ledger = TokenLedger(LedgerOf(moved.prompt, from)), .state = from.state}));
+      LIGER_ASSIGN_OR_RETURN(*to->mutable_state(),
+                             container.Write({.ledger = TokenLedger(LedgerOf(moved.prompt, from)),
+                                              .state = from.state}));
     }
   }
   return container.Sealed(kMovedStreamKind, stream.SerializeAsString());

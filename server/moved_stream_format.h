@@ -29,10 +29,12 @@ struct ResumedStream {
 std::string DigestOf(const SessionContent* session);
 
 // `key`: the tenant and the token that the stream lies under. `session`: what its turn began with;
-// may be null. Sealed.
-std::string WriteMovedStream(const StateContainer& container, const v1::GenerateRequest& message,
-                             const SessionKey& key, uint64_t seed, const SessionContent* session,
-                             const MovedRequest& moved);
+// may be null. Sealed. DATA_LOSS as StateContainer::Write.
+absl::StatusOr<std::string> WriteMovedStream(const StateContainer& container,
+                                             const v1::GenerateRequest& message,
+                                             const SessionKey& key, uint64_t seed,
+                                             const SessionContent* session,
+                                             const MovedRequest& moved);
 
 // What `message` goes on with. FAILED_PRECONDITION where it is not the same request, or has not
 // received the same tokens; INVALID_ARGUMENT where it names too few or too many of them; DATA_LOSS

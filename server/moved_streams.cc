@@ -25,8 +25,9 @@ absl::StatusOr<v1::ResumeInfo> MovedStreams::Save(const v1::GenerateRequest& mes
                                                   const MovedRequest& moved) {
   LIGER_ASSIGN_OR_RETURN(const std::string token, NewToken());
   const SessionKey key = {tenant, token};
-  LIGER_RETURN_IF_ERROR(
-      store_.SaveStream(key, WriteMovedStream(container_, message, key, seed, session, moved)));
+  LIGER_ASSIGN_OR_RETURN(const std::string sealed,
+                         WriteMovedStream(container_, message, key, seed, session, moved));
+  LIGER_RETURN_IF_ERROR(store_.SaveStream(key, sealed));
   v1::ResumeInfo info;
   info.set_resume_token(token);
   for (const MovedOutput& output : moved.outputs) {

@@ -187,13 +187,13 @@ class SessionsService::ExportReactor final : public grpc::ServerWriteReactor<v1:
 
  private:
   absl::Status Load(const SessionKey& key) {
-    if (message_.compress()) {
-      return absl::UnimplementedError("compress: not offered by this server version");
-    }
     LIGER_ASSIGN_OR_RETURN(const auto content, service_.table_.Read(key, SessionNow()));
     LIGER_RETURN_IF_ERROR(service_.BeginTransfer());
     counted_ = true;
-    bytes_ = service_.container_.Write(*content);
+    LIGER_ASSIGN_OR_RETURN(
+        bytes_,
+        service_.container_.Write(*content, message_.compress() ? StateContainer::Coding::kZstd
+                                                                : StateContainer::Coding::kPlain));
     return absl::OkStatus();
   }
   void WriteNext() {

@@ -180,8 +180,10 @@ absl::Status SharedSessions::ForgetDeleted() {
 }
 
 void SharedSessions::Save(const SessionKey& key, Known* known) {
-  const absl::Status status =
-      store_.Save(key, known->stored, known->version, container_.Write(*known->unsaved));
+  const absl::StatusOr<std::string> container = container_.Write(*known->unsaved);
+  const absl::Status status = container.ok()
+                                  ? store_.Save(key, known->stored, known->version, *container)
+                                  : container.status();
   if (status.ok()) {
     ++saved_;
     --unsaved_;
@@ -193,6 +195,14 @@ void SharedSessions::Save(const SessionKey& key, Known* known) {
     --unsaved_;
     Log(LogLevel::kWarning, "session overtaken", {{"tenant", key.tenant}, {"session", key.id}});
     // A turn that goes on with it will hear the same when it ends.
+    static_cast<void>(table_.Delete(key, SessionNow()));
+    *known = {};
+  } else if (!container.ok()) {
+    // It never will be written. Its lease ends by itself; the store has the session as it was
+    // before.
+    --unsaved_;
+    Log(LogLevel::kError, "session lost",
+        {{"tenant", key.tenant}, {"session", key.id}, {"message", status.message()}});
     static_cast<void>(table_.Delete(key, SessionNow()));
     *known = {};
   } else {

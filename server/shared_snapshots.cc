@@ -188,8 +188,9 @@ absl::Status SharedSnapshots::Write(const Prompt& prefix,
                            .digest = DigestOf(prefix.tokens)};
   LIGER_ASSIGN_OR_RETURN(const bool there, writing_.store.TouchSnapshot(key));
   if (there) return absl::OkStatus();
-  LIGER_RETURN_IF_ERROR(writing_.store.SaveSnapshot(
-      key, container_.Write({.ledger = TokenLedger(prefix.tokens), .state = state})));
+  LIGER_ASSIGN_OR_RETURN(const std::string container,
+                         container_.Write({.ledger = TokenLedger(prefix.tokens), .state = state}));
+  LIGER_RETURN_IF_ERROR(writing_.store.SaveSnapshot(key, container));
   ++saved_;
   return absl::OkStatus();
 }

@@ -3,6 +3,7 @@
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
+#include <zstd.h>
 
 #include <bit>
 #include <cassert>
@@ -22,6 +23,8 @@ static_assert(std::endian::native == std::endian::little);
 
 constexpr absl::string_view kMagic = "LIGERST\n";
 constexpr uint32_t kVersion = 1;
+constexpr uint32_t kKeyed = 1;
+constexpr uint32_t kCompressed = 2;
 constexpr size_t kSealBytes = 32;
 constexpr uint32_t kMaxIdentityBytes = 1024;
 constexpr int64_t kMaxLedger = int64_t{1} << 24;
@@ -58,6 +61,16 @@ class Reader {
  private:
   absl::string_view rest_;
 };
+
+// Empty where a frame would be no smaller. States are noise but for what their numbers' exponents
+// have in common, of which the fastest level finds nearly as much as slow ones do.
+std::string Frame(absl::string_view bytes) {
+  std::string frame(ZSTD_compressBound(bytes.size()), '\0');
+  const size_t size = ZSTD_compress(frame.data(), frame.size(), bytes.data(), bytes.size(), 1);
+  if (ZSTD_isError(size) || size >= bytes.size()) return "";
+  frame.resize(size);
+  return frame;
+}
 
 // What engine/saved_state.h and the folds of full blocks promise of each state.
 absl::Status CheckProgress(const SlotProgress& p) {
@@ -127,11 +140,20 @@ absl::StatusOr<absl::string_view> StateContainer::Unsealed(absl::string_view kin
   return absl::PermissionDeniedError("the state is not sealed with this server's key");
 }
 
-std::string StateContainer::Write(const SessionContent& content) const {
+absl::StatusOr<std::string> StateContainer::Write(const SessionContent& content,
+                                                  Coding coding) const {
+  if (!AllFinite(content.state->data())) {
+    return absl::DataLossError("a number in the state is not finite");
+  }
+  absl::string_view state(reinterpret_cast<const char*>(content.state->data()),
+                          content.state->bytes.size());
+  const std::string frame = coding == Coding::kZstd ? Frame(state) : "";
+  if (!frame.empty()) state = frame;
+
   std::string out(kMagic);
   out.reserve(content.bytes() + identity_.size() + 256);
   Append(kVersion, &out);
-  Append<uint32_t>(key_.empty() ? 0 : 1, &out);
+  Append<uint32_t>((key_.empty() ? 0 : kKeyed) | (frame.empty() ? 0 : kCompressed), &out);
   Append(static_cast<uint32_t>(identity_.size()), &out);
   out += identity_;
   Append(layout_, &out);
@@ -143,8 +165,8 @@ std::string StateContainer::Write(const SessionContent& content) const {
     out.append(reinterpret_cast<const char*>(tokens.data()), tokens.size() * sizeof(TokenId));
     position += std::ssize(tokens);
   }
-  Append<int64_t>(static_cast<int64_t>(content.state->bytes.size()), &out);
-  out.append(reinterpret_cast<const char*>(content.state->data()), content.state->bytes.size());
+  Append<int64_t>(std::ssize(state), &out);
+  absl::StrAppend(&out, state);
   out += Seal(out);
   return out;
 }
@@ -164,17 +186,22 @@ absl::StatusOr<std::shared_ptr<const SessionContent>> StateContainer::Read(
         absl::StrCat("the state's format is ", version, "; this server reads ", kVersion));
   }
   // Before anything that its maker could have chosen is believed.
-  uint32_t keyed = 0;
-  LIGER_RETURN_IF_ERROR(reader.Take("sealed", &keyed));
+  uint32_t flags = 0;
+  LIGER_RETURN_IF_ERROR(reader.Take("flags", &flags));
+  const bool keyed = (flags & kKeyed) != 0;
   const std::string expected = Seal(sealed);
   const bool intact = CRYPTO_memcmp(expected.data(), seal.data(), kSealBytes) == 0;
-  if (!key_.empty() && !(keyed == 1 && intact)) {
+  if (!key_.empty() && !(keyed && intact)) {
     return absl::PermissionDeniedError("the state is not sealed with this server's key");
   }
-  if (key_.empty() && keyed != 0) {
+  if (key_.empty() && keyed) {
     return absl::PermissionDeniedError("the state is sealed with a key that this server lacks");
   }
   if (!intact) return Broken("its checksum is wrong");
+  if ((flags & ~(kKeyed | kCompressed)) != 0) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("the state's flags are ", flags, "; this server knows 1 and 2"));
+  }
 
   uint32_t identity_bytes = 0;
   LIGER_RETURN_IF_ERROR(reader.Take("identity", &identity_bytes));
@@ -207,16 +234,32 @@ absl::StatusOr<std::shared_ptr<const SessionContent>> StateContainer::Read(
 
   int64_t size = 0;
   LIGER_RETURN_IF_ERROR(reader.Take("state", &size));
-  if (size != static_cast<int64_t>(states_.state_bytes())) return Broken("the size of its state");
+  if (size < 0) return Broken("the size of its state");
   LIGER_ASSIGN_OR_RETURN(const absl::string_view state, reader.Take("state", size));
   if (!reader.empty()) return Broken("there is more behind its state");
   std::shared_ptr<SavedState> saved = states_.New();
   if (saved == nullptr) return absl::ResourceExhaustedError("no memory for the state");
   saved->progress = progress;
-  std::memcpy(saved->bytes.data(), state.data(), state.size());
+  LIGER_RETURN_IF_ERROR(
+      Decode(state, (flags & kCompressed) != 0 ? Coding::kZstd : Coding::kPlain, &saved->bytes));
   if (!AllFinite(saved->bytes.data())) return Broken("a number in it is not finite");
   content->state = std::move(saved);
   return content;
+}
+
+absl::Status StateContainer::Decode(absl::string_view written, Coding coding,
+                                    AlignedBuffer* to) const {
+  size_t size = written.size();
+  if (coding == Coding::kZstd) {
+    // Into the state's own bytes and no further, whatever size the frame claims.
+    size = ZSTD_decompress(to->data(), to->size(), written.data(), written.size());
+    if (ZSTD_isError(size)) {
+      return Broken(absl::StrCat("its compressed state: ", ZSTD_getErrorName(size)));
+    }
+  }
+  if (size != states_.state_bytes()) return Broken("the size of its state");
+  if (coding == Coding::kPlain) std::memcpy(to->data(), written.data(), size);
+  return absl::OkStatus();
 }
 
 bool StateContainer::AllFinite(const std::byte* state) const {

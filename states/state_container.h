@@ -18,22 +18,29 @@ namespace liger {
 //
 //   magic       8 bytes, "LIGERST\n"
 //   version     u32, 1
-//   sealed      u32, 1 where the seal is keyed, else 0
+//   flags       u32: 1 where the seal is keyed, plus 2 where the state's bytes are a zstd frame
 //   identity    u32 size, then that many bytes: EngineInfo::state_identity
 //   layout      u32 each: gate (0 gla, 1 hgrn2, 2 gsa), layers, key/value heads, head_dim, window,
 //               hidden_size, bytes of a row's number (4 float32, 2 bf16)
 //   progress    i64 each: position, committed, folded, hidden (engine/saved_state.h)
 //   ledger      i64 count, then that many u32: position tokens, or one more, not absorbed yet
-//   state       i64 size, then the bytes as engine/backend.h lays them out
-//   seal        32 bytes over all before: HMAC-SHA-256 with the servers' key, or SHA-256 without
+//   state       i64 size, then as many bytes: the state as engine/backend.h lays it out, or its
+//   frame seal        32 bytes over all before: HMAC-SHA-256 with the servers' key, or SHA-256
+//   without
 //
 // Immutable, so thread-safe.
 class StateContainer {
  public:
+  // How the state's bytes are to be written. kZstd leaves them as they are where it saves nothing.
+  enum class Coding { kPlain, kZstd };
+
   // `key`: what servers that trust each other's states share; empty: none.
   StateContainer(const EngineInfo& info, std::string key);
 
-  std::string Write(const SessionContent& content) const;
+  // DATA_LOSS where a number in the state is not finite, as those are that a failed device left
+  // behind: no reader would take it.
+  absl::StatusOr<std::string> Write(const SessionContent& content,
+                                    Coding coding = Coding::kPlain) const;
 
   // Checks every number, and every float to be finite. FAILED_PRECONDITION: the state of another
   // model, adapter, row type, shape or format version. PERMISSION_DENIED: this server has a key and
@@ -57,6 +64,8 @@ class StateContainer {
   };
 
   std::string Seal(absl::string_view bytes) const;
+  // Fills `to` with what was written: the state's bytes, or the frame of them.
+  absl::Status Decode(absl::string_view written, Coding coding, AlignedBuffer* to) const;
   bool AllFinite(const std::byte* state) const;
 
   const std::string identity_;

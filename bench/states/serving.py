@@ -2,6 +2,7 @@
 """What sessions, snapshots and swapping do for a running server, with SmolLM2-135M-Instruct.
 
     bench/states/serving.py resume     # time to first token against context, with and without sessions
+    bench/states/serving.py remote     # the same from server to server, through a real Redis
     bench/states/serving.py prefix     # a shared system prompt, with and without snapshots
     bench/states/serving.py overload   # four times as many requests as slots
 
@@ -13,8 +14,10 @@ import argparse
 import json
 import pathlib
 import random
+import socket
 import statistics
 import sys
+import tempfile
 import threading
 import time
 
@@ -22,7 +25,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/server"))
 
 from liger_api import Client, request  # noqa: E402
-from server_process import REAL, ServerProcess  # noqa: E402
+from server_process import REAL, ServerProcess, eventually  # noqa: E402
+from state_store_test import PASSWORD, Redis, unsaved  # noqa: E402
 
 VOCABULARY = 49152
 
@@ -72,6 +76,54 @@ def resume(arguments):
             say(test="resume", context=context, ttft_session=resumed, ttft_one_token=one,
                 times_one_token=resumed / one, ttft_without=without)
         client.close()
+
+
+class Store:
+    """A client of the Redis of its own, that only reads."""
+
+    def __init__(self, redis):
+        self.socket = socket.create_connection(("127.0.0.1", redis.port))
+        self.file = self.socket.makefile("rb")
+        self.call("AUTH", PASSWORD)
+
+    def call(self, *words):
+        """Seconds until the whole reply is here, a line or a string."""
+        begin = time.perf_counter()
+        self.socket.sendall(b"*%d\r\n" % len(words) + b"".join(
+            b"$%d\r\n%s\r\n" % (len(word), word.encode()) for word in words))
+        line = self.file.readline()
+        if line.startswith(b"$"):
+            self.file.read(int(line[1:]) + 2)
+        return time.perf_counter() - begin
+
+
+def remote(arguments):
+    flags = (*REAL, "--max-slots=4", "--prefix-cache-mib=0", "--threads=1")
+    with tempfile.TemporaryDirectory() as folder, Redis(folder) as redis, \
+            ServerProcess(*flags, f"--state-store={redis.url}") as here, \
+            ServerProcess(*flags, f"--state-store={redis.url}") as there:
+        clients, store = [Client(here.address), Client(there.address)], Store(redis)
+        turn = {"session_id": "s", "stopping": {"max_tokens": 2}}
+        for client in clients:
+            timed(client, ids=tokens("warm", 500), tenant="warm", stopping={"max_tokens": 20})
+        length = 0
+        for context in arguments.contexts:
+            timed(clients[0], ids=tokens(context, context - length), **turn)
+            length = context
+            moved, one, trips = [], [], []
+            for number in range(50):  # the session changes its server with each turn
+                eventually(lambda: unsaved(here) + unsaved(there) == 0, every=0.005)
+                client = clients[(number + 1) % 2]
+                trips.append(store.call("HGET", redis.key("s"), "bytes"))
+                one.append(timed(client, ids=tokens(f"{context} {number}", 1), tenant="one",
+                                 stopping={"max_tokens": 2})[0])
+                moved.append(timed(client, ids=tokens(number, 1), **turn)[0])
+                length += 3
+            moved, one, trip = map(statistics.median, (moved, one, trips))
+            say(test="remote", context=context, ttft_moved=moved, ttft_one_token=one,
+                store_round_trip=trip, times_both=moved / (one + trip))
+        for client in clients:
+            client.close()
 
 
 def load(client, streams, seconds, make):
@@ -145,14 +197,15 @@ def overload(arguments):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("test", choices=["resume", "prefix", "overload"])
+    parser.add_argument("test", choices=["resume", "remote", "prefix", "overload"])
     parser.add_argument("--seconds", type=float, default=30, help="of each load")
     parser.add_argument("--contexts", type=lambda s: [int(x) for x in s.split(",")],
                         default=[100, 300, 1000, 3000, 10000, 30000, 100000])
     parser.add_argument("--longest-without", type=int, default=10000,
                         help="longest context that is also sent whole")
     arguments = parser.parse_args()
-    {"resume": resume, "prefix": prefix, "overload": overload}[arguments.test](arguments)
+    {"resume": resume, "remote": remote, "prefix": prefix,
+     "overload": overload}[arguments.test](arguments)
 
 
 if __name__ == "__main__":

@@ -136,7 +136,7 @@ void AddSessionCommand(CLI::App* app, const Globals* globals, Action* action) {
   CLI::App* export_command =
       add_for_session("export", "Write a session's state to a file", RunExport);
   export_command->add_option("file", arguments->file, "The file to write")->required();
-  export_command->add_flag("--compress", arguments->compress, "Compress the state");
+  export_command->add_flag("--compress", arguments->compress, "Compress the state with zstd");
   add_for_session("import", "Make a session from a file", RunImport)
       ->add_option("file", arguments->file, "The file to read")
       ->required();

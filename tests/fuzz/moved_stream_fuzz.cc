@@ -79,7 +79,7 @@ std::vector<std::string> Seeds() {
   std::vector<std::string> seeds;
   for (int kind = 0; kind < kKinds; ++kind) {
     std::string sealed =
-        liger::WriteMovedStream(Container(), MessageOf(kind), Key(), 7, nullptr, StreamOf(kind));
+        *liger::WriteMovedStream(Container(), MessageOf(kind), Key(), 7, nullptr, StreamOf(kind));
     sealed.resize(sealed.size() - kSealBytes);
     seeds.push_back(sealed.substr(liger::kMovedStreamKind.size()));
   }

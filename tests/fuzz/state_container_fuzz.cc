@@ -20,9 +20,13 @@ const liger::StateContainer& Container() {
 }
 
 std::vector<std::string> Seeds() {
-  std::string bytes = Container().Write(*liger::TinyContent(liger::TinyInfo()));
-  bytes.resize(bytes.size() - kSealBytes);
-  return {bytes};
+  std::vector<std::string> seeds;
+  for (const auto coding :
+       {liger::StateContainer::Coding::kPlain, liger::StateContainer::Coding::kZstd}) {
+    seeds.push_back(*Container().Write(*liger::TinyContent(liger::TinyInfo()), coding));
+    seeds.back().resize(seeds.back().size() - kSealBytes);
+  }
+  return seeds;
 }
 
 }  // namespace

@@ -50,9 +50,9 @@ def position(client, session, **fields):
     return client.sessions.Get(sessions.GetSessionRequest(session_id=session, **fields)).position
 
 
-def export(client, session):
-    return b"".join(chunk.data for chunk in
-                    client.sessions.Export(sessions.ExportRequest(session_id=session)))
+def export(client, session, **fields):
+    request = sessions.ExportRequest(session_id=session, **fields)
+    return b"".join(chunk.data for chunk in client.sessions.Export(request))
 
 
 def load(client, session, data, chunk=100000):
@@ -158,6 +158,14 @@ def test_a_session_moves_to_another_server(client, other):
     # And back, bit for bit what it is here.
     assert export(other, "arrived") == export(client, "moves")
     assert refusal(lambda: load(other, "arrived", data)).code() == CODE.ALREADY_EXISTS
+
+
+def test_a_compressed_export_is_smaller_and_the_same_session(client, other):
+    turn(client, "large", ids(1, 200))
+    data, compressed = export(client, "large"), export(client, "large", compress=True)
+    assert len(compressed) < len(data)
+    load(other, "unpacked", compressed)
+    assert export(other, "unpacked") == data
 
 
 def test_hostile_imports_are_refused(client, real):

@@ -1,11 +1,14 @@
 #include "states/state_container.h"
 
+#include <zstd.h>
+
 #include <cmath>
 #include <cstring>
 #include <functional>
 #include <limits>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -15,6 +18,10 @@ namespace liger {
 namespace {
 
 using ::testing::HasSubstr;
+using Coding = StateContainer::Coding;
+
+constexpr size_t kFlagsAt = 12;  // behind the magic and the version
+constexpr size_t kSealBytes = 32;
 
 class StateContainerTest : public testing::TestWithParam<std::string> {
  protected:
@@ -25,8 +32,11 @@ class StateContainerTest : public testing::TestWithParam<std::string> {
 };
 
 TEST_P(StateContainerTest, ReadsWhatItWrote) {
-  for (const StateContainer* container : {&plain_, &keyed_}) {
-    const std::string bytes = container->Write(*content_);
+  for (const auto& [container, coding] : {std::pair(&plain_, Coding::kPlain),
+                                          {&keyed_, Coding::kPlain},
+                                          {&plain_, Coding::kZstd},
+                                          {&keyed_, Coding::kZstd}}) {
+    const std::string bytes = *container->Write(*content_, coding);
     EXPECT_LE(std::ssize(bytes), container->max_bytes());
     const auto read = container->Read(bytes);
     ASSERT_TRUE(read.ok()) << read.status();
@@ -42,7 +52,7 @@ TEST_P(StateContainerTest, ReadsWhatItWrote) {
 
 TEST_P(StateContainerTest, EveryCutAndEveryFlippedBitIsSeen) {
   for (const StateContainer* container : {&plain_, &keyed_}) {
-    const std::string bytes = container->Write(*content_);
+    const std::string bytes = *container->Write(*content_);
     for (size_t size = 0; size < bytes.size(); ++size) {
       EXPECT_FALSE(container->Read(bytes.substr(0, size)).ok()) << size;
     }
@@ -58,10 +68,10 @@ TEST_P(StateContainerTest, EveryCutAndEveryFlippedBitIsSeen) {
 TEST_P(StateContainerTest, AKeyKeepsForgersOut) {
   const StateContainer other(info_, "another key of some length");
   for (const StateContainer* maker : {&plain_, &other}) {
-    const absl::Status status = keyed_.Read(maker->Write(*content_)).status();
+    const absl::Status status = keyed_.Read(*maker->Write(*content_)).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kPermissionDenied) << status;
   }
-  EXPECT_EQ(plain_.Read(keyed_.Write(*content_)).status().code(),
+  EXPECT_EQ(plain_.Read(*keyed_.Write(*content_)).status().code(),
             absl::StatusCode::kPermissionDenied);
 }
 
@@ -69,7 +79,7 @@ TEST_P(StateContainerTest, RefusesOtherModelsAndShapes) {
   const auto refused = [&](const std::function<void(EngineInfo&)>& change) {
     EngineInfo info = info_;
     change(info);
-    return StateContainer(info, "").Read(plain_.Write(*content_)).status().code() ==
+    return StateContainer(info, "").Read(*plain_.Write(*content_)).status().code() ==
            absl::StatusCode::kFailedPrecondition;
   };
   EXPECT_TRUE(refused([](EngineInfo& info) { info.state_identity = "other-adapter-f32"; }));
@@ -87,7 +97,7 @@ TEST_P(StateContainerTest, RefusesWhatNoServerWrites) {
     state->bytes = *AlignedBuffer::Allocate(content->state->bytes.size());
     change(*content, *state);
     content->state = state;
-    return plain_.Read(plain_.Write(*content)).status();
+    return plain_.Read(*plain_.Write(*content)).status();
   };
   EXPECT_TRUE(status_of([](SessionContent&, SavedState&) {}).ok());
   const auto lost = [&](const std::function<void(SessionContent&, SavedState&)>& change,
@@ -113,18 +123,78 @@ TEST_P(StateContainerTest, RefusesWhatNoServerWrites) {
   lost([](SessionContent&, SavedState& s) { s.progress.folded = -16; }, "folded -16");
   lost([](SessionContent&, SavedState& s) { s.progress.hidden = 4; }, "hidden 4");
   lost([](SessionContent&, SavedState& s) { s.progress.position = int64_t{1} << 62; }, "position");
-  lost([](SessionContent&, SavedState& s) { s.bytes = *AlignedBuffer::Allocate(8); }, "size");
+}
 
+TEST_P(StateContainerTest, RefusesNumbersThatAreNotFinite) {
+  const size_t size = content_->state->bytes.size();
+  const std::string sealed = *plain_.Write(*content_);
+  const std::string unsealed = sealed.substr(0, sealed.size() - kSealBytes);
   const float bad[] = {std::nanf(""), std::numeric_limits<float>::infinity(),
                        -std::numeric_limits<float>::infinity()};
   for (const float number : bad) {
-    // In the recurrence, in the last hidden vector, and (the upper half too) in the rows.
-    const size_t end = content_->state->bytes.size();
-    for (const size_t at : {size_t{0}, size_t{16}, end - 4}) {
-      lost([&](SessionContent&,
-               SavedState& s) { std::memcpy(s.bytes.data() + at, &number, sizeof(number)); },
-           "not finite");
+    // In the recurrence, in the rows (the upper half too) and in the last hidden vector.
+    for (const size_t at : {size_t{0}, size_t{16}, size - 4}) {
+      std::string changed = unsealed;
+      std::memcpy(changed.data() + changed.size() - size + at, &number, sizeof(number));
+      const absl::Status read = plain_.Read(plain_.Sealed("", changed)).status();
+      EXPECT_TRUE(absl::IsDataLoss(read)) << read;
+      EXPECT_THAT(std::string(read.message()), HasSubstr("not finite"));
+
+      const std::shared_ptr<SessionContent> content = TinyContent(info_);
+      std::memcpy(content->state->bytes.data() + at, &number, sizeof(number));
+      EXPECT_TRUE(absl::IsDataLoss(plain_.Write(*content).status()));
     }
+  }
+}
+
+// A device that fails while a state is copied from it leaves bytes that no server may keep.
+TEST_P(StateContainerTest, DoesNotWriteAStateThatItsDeviceLost) {
+  class LostCopy : public HostCopy {
+   public:
+    explicit LostCopy(const AlignedBuffer& to) : to_(to) {}
+    void Wait() const override { std::memset(to_.data(), 0xff, to_.size()); }
+
+   private:
+    const AlignedBuffer& to_;
+  };
+  const auto state = SavedStateFactory(content_->state->bytes.size()).New();
+  state->progress = content_->state->progress;
+  state->copy = std::make_shared<LostCopy>(state->bytes);
+  content_->state = state;
+  EXPECT_TRUE(absl::IsDataLoss(plain_.Write(*content_).status()));
+}
+
+TEST_P(StateContainerTest, TheStateIsAsLargeAsTheModels) {
+  const size_t size = content_->state->bytes.size();
+  const std::string sealed = *plain_.Write(*content_);
+  const std::string before = sealed.substr(0, sealed.size() - kSealBytes - size - sizeof(int64_t));
+  const auto status_of = [&](std::string bytes, int64_t claimed, uint32_t flags) {
+    bytes.insert(0, reinterpret_cast<const char*>(&claimed), sizeof(claimed));
+    bytes.insert(0, before);
+    std::memcpy(bytes.data() + kFlagsAt, &flags, sizeof(flags));
+    return plain_.Read(plain_.Sealed("", bytes)).status();
+  };
+  const auto frame_of = [](const std::string& bytes) {
+    std::string frame(ZSTD_compressBound(bytes.size()), '\0');
+    frame.resize(ZSTD_compress(frame.data(), frame.size(), bytes.data(), bytes.size(), 1));
+    return frame;
+  };
+  const auto read = [&](const std::string& bytes, uint32_t flags) {
+    return status_of(bytes, std::ssize(bytes), flags);
+  };
+  constexpr uint32_t kCompressed = 2;
+  EXPECT_TRUE(read(std::string(size, '\0'), 0).ok());
+  EXPECT_TRUE(read(frame_of(std::string(size, '\0')), kCompressed).ok());
+  EXPECT_TRUE(absl::IsFailedPrecondition(read(std::string(size, '\0'), 4)));
+
+  for (const size_t other : {size_t{0}, size_t{8}, size - 1, size + 1, 1000 * size}) {
+    EXPECT_TRUE(absl::IsDataLoss(read(std::string(other, '\0'), 0))) << other;
+    // The last are frames that would fill more than there is.
+    EXPECT_TRUE(absl::IsDataLoss(read(frame_of(std::string(other, '\0')), kCompressed))) << other;
+  }
+  EXPECT_TRUE(absl::IsDataLoss(read(std::string(size, '\0'), kCompressed)));
+  for (const int64_t claimed : {int64_t{-1}, std::ssize(sealed), int64_t{1} << 62}) {
+    EXPECT_TRUE(absl::IsDataLoss(status_of(std::string(size, '\0'), claimed, 0))) << claimed;
   }
 }
 
