@@ -12,11 +12,12 @@ generate() {  # FILE TOKENS TEMPERATURE SEED [more]
   [ -f "$out/$1.npy" ] || liger-linearize generate --base "$base" --out "$out/$1.npy" --length 512 \
     --tokens "$2" --temperature "$3" --seed "$4" "${@:5}"
 }
-train() {  # GATE FOLDER STEPS [more]
+train() {  # GATE FOLDER STEPS [more], on ${people[@]} too
   torchrun --nproc-per-node "$gpus" -m liger_linearize train --base "$base" --gate "$1" \
     --base-name HuggingFaceTB/SmolLM2-135M-Instruct --out "$out/$2" --rank 16 --steps "$3" \
-    --micro-batch $((32 / gpus)) --sequence-length 1024 "${@:4}" "$text/prose.txt" "$text/manuals.txt"
+    --micro-batch $((32 / gpus)) --sequence-length 1024 "${@:4}" "${people[@]}"
 }
+people=("$text"/{prose,manuals}.txt)
 
 cat "$text/prose.txt" "$text/manuals.txt" > "$out/prompts.txt"
 chat=(--prompt $'<|im_start|>user\n' --prompt $'<|im_start|>system\n')
@@ -31,33 +32,51 @@ train gla gla-first 1900 --learning-rate 3e-3 --warmup-steps 100 "${first[@]}"
 train hgrn2 hgrn2-first 965 --learning-rate 4e-3 --warmup-steps 60 "${first[@]}"
 train gsa gsa 1208 --learning-rate 4e-3 --warmup-steps 60 "${first[@]}"
 
-# The second stage, from the first one's adapters, on text that the base writes anew: 256 sequences
-# of each temperature are kept aside, as mix.npy, to measure on.
+# The second stage, from the first one's adapters, on text that the base writes anew.
 generate warm1 8388608 1.0 1001 "${any[@]}"
 generate warm2 8388608 1.0 1002 "${any[@]}"
 generate warm3 8388608 1.0 1003 "${any[@]}"
 generate cool 8388608 0.7 2001 "${chat[@]}"
-python3 - "$out" <<'END'
-import sys
-
-import numpy as np
-
-warm, cool = (np.load(f"{sys.argv[1]}/{name}.npy") for name in ("warm1", "cool"))
-np.save(f"{sys.argv[1]}/mix.npy", np.concatenate([warm[:256], cool[:256]]))
-np.save(f"{sys.argv[1]}/warm1_rest.npy", warm[256:])
-np.save(f"{sys.argv[1]}/cool_rest.npy", cool[256:])
-END
 second=(--learning-rate 3e-3 --warmup-steps 50 --seed 1
-  --data "$out"/{cool_rest,warm1_rest,warm2,warm3}.npy)
+  --data "$out"/{cool,warm1,warm2,warm3}.npy)
 train gla gla-second 792 --batch 64 --start-from "$out/gla-first" "${second[@]}"
-train hgrn2 hgrn2 638 --batch 32 --start-from "$out/hgrn2-first" "${second[@]}"
+train hgrn2 hgrn2-second 638 --batch 32 --start-from "$out/hgrn2-first" "${second[@]}"
 
-# The third one, for gla, on new text again.
+# The third one, for gla, on new text again, and a fourth on the same.
 generate warm4 33554432 1.0 3000 "${any[@]}"
 generate warm5 25165824 1.0 3001 "${any[@]}"
 generate cool2 8388608 0.7 4000 "${chat[@]}"
-train gla gla 1480 --batch 64 --start-from "$out/gla-second" --learning-rate 3e-3 --warmup-steps 50 \
-  --seed 2 --data "$out"/{cool2,warm4,warm5}.npy
+third=(--batch 64 --warmup-steps 50 --data "$out"/{cool2,warm4,warm5}.npy)
+train gla gla-third 1480 --start-from "$out/gla-second" --learning-rate 3e-3 --seed 2 "${third[@]}"
+train gla gla-fourth 900 --start-from "$out/gla-third" --learning-rate 2e-3 --seed 3 "${third[@]}"
+
+# The last one, with a third of the manuals. 256 new sequences of each temperature are kept aside, as
+# mix.npy, to measure on.
+generate cool3 6291456 0.7 6000 "${chat[@]}"
+generate warm6 25165824 1.0 5000 "${any[@]}"
+python3 - "$out" "$base" "$text/manuals.txt" <<'END'
+import sys
+from pathlib import Path
+
+import numpy as np
+from liger_linearize import data
+from liger_linearize.base import load_base
+from liger_linearize.tokenizer import load_tokenizer
+
+out, base, manuals = map(Path, sys.argv[1:])
+warm, cool = (np.load(out / f"{name}.npy") for name in ("warm6", "cool3"))
+np.save(out / "mix.npy", np.concatenate([warm[:256], cool[:256]]))
+np.save(out / "warm6_rest.npy", warm[256:])
+np.save(out / "cool3_rest.npy", cool[256:])
+config = load_base(base, random=True).config
+pieces = data.pack([data.load_tokens(manuals, config, load_tokenizer(base))], 1024)
+some = pieces[np.random.default_rng(5).permutation(len(pieces))[:9000]]
+np.save(out / "manuals_some.npy", some.reshape(-1))
+END
+people=("$text/prose.txt" "$out/manuals_some.npy")
+last=(--batch 32 --warmup-steps 50 --data "$out"/{cool3_rest,warm6_rest}.npy)
+train gla gla 1150 --start-from "$out/gla-fourth" --learning-rate 2e-3 --seed 6 "${last[@]}"
+train hgrn2 hgrn2 1200 --start-from "$out/hgrn2-second" --learning-rate 3e-3 --seed 5 "${last[@]}"
 
 for gate in gla hgrn2 gsa; do
   liger-linearize eval --base "$base" --adapter "$out/$gate" --out "$out/$gate/eval" \
