@@ -30,6 +30,8 @@ tag=${tag:-liger-serve:$target}
 readonly model=SmolLM2-135M-Instruct.Q4_1.gguf
 readonly adapter=/usr/share/liger/adapters/smollm2-135m-instruct-liger-gla-r16
 readonly base=docker.io/library/debian:bookworm-slim
+toolkit=docker.io/$(sed -nE 's/^FROM (nvidia\S+) AS toolkit$/\1/p' Dockerfile)
+readonly toolkit
 readonly query=(--timeout=120 generate --chat --temperature=0 --max-tokens=16
   "What is the capital of France?")
 
@@ -80,11 +82,27 @@ make_base() {
   rm -rf "$root"
 }
 
+# Where no registry can be reached, this machine's toolkit is put in the place of the published one.
+make_toolkit() {
+  local container
+  [ -x /usr/local/cuda/bin/nvcc ] || {
+    echo "build_image: $toolkit cannot be pulled, and /usr/local/cuda has no nvcc" >&2
+    exit 1
+  }
+  container=$(in_storage from scratch)
+  in_storage add --quiet "$container" "$(readlink -f /usr/local/cuda)" /usr/local/cuda >/dev/null
+  in_storage commit --quiet --rm "$container" "$toolkit" >/dev/null
+}
+
+# have IMAGE MAKER: pulled where that is possible, else made.
+have() {
+  in_storage inspect "$1" >/dev/null 2>&1 || in_storage pull --quiet "$1" 2>/dev/null || "$2"
+}
+
 with_buildah() {
   scripts/install_deps.sh --image
-  if ! in_storage inspect "$base" >/dev/null 2>&1; then
-    in_storage pull --quiet "$base" 2>/dev/null || make_base
-  fi
+  have "$base" make_base
+  if [ "$target" = cuda ]; then have "$toolkit" make_toolkit; fi
   # The machine's own package sources serve the build; they are no part of the image.
   in_storage build --format docker --isolation chroot --pull-never --layers --target "$target" --tag "$tag" \
     --volume /etc/apt:/etc/apt:ro --volume /etc/resolv.conf:/etc/resolv.conf:ro .
