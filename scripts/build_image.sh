@@ -112,6 +112,8 @@ with_buildah() {
   trap 'in_storage rm "$container" >/dev/null' EXIT
   root=$(in_storage mount "$container")
   export root model adapter
+  mapfile -t environment < <(in_storage inspect --type image \
+    --format '{{range .OCIv1.Config.Env}}{{println .}}{{end}}' "$tag" | grep .)
   scripts/sbom.py "${tag%%:*}" <"$root/var/lib/dpkg/status" >build/image/sbom.spdx.json
   # Namespaces of its own: nothing stays mounted or running.
   unshare --mount --pid --fork --kill-child --propagation private bash -euo pipefail -c '
@@ -120,7 +122,8 @@ with_buildah() {
     mount --bind build/models "$root/models"
     mount -t proc proc "$root/proc"
     mount -o remount,bind,ro "$root"
-    as_user=(chroot --userspec=10001:10001 "$root" env -i PATH=/usr/local/bin:/usr/bin:/bin)
+    as_user=(chroot --userspec=10001:10001 "$root" env -i "${@:2:$1}")
+    shift $(($1 + 1))
     inside() { "${as_user[@]}" "$@"; }
     ! inside touch /tmp/written 2>/dev/null || { echo "the root can be written to" >&2; exit 1; }
     ! inside sh -c "command -v gcc g++ c++ cc clang" || { echo "a compiler is in it" >&2; exit 1; }
@@ -135,7 +138,7 @@ with_buildah() {
     inside liger-client --server=127.0.0.1:50951 "$@"
     kill -TERM $!
     wait $!
-  ' bash "${query[@]}"
+  ' bash "${#environment[@]}" "${environment[@]}" "${query[@]}"
 }
 
 mkdir -p build/image
