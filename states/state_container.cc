@@ -72,6 +72,19 @@ std::string Frame(absl::string_view bytes) {
   return frame;
 }
 
+// Whether none of the numbers has all bits of the exponent, which infinities and NaNs have. Without
+// a branch in the loop, so that the compiler makes it vector instructions.
+template <typename Bits>
+bool NoneHasExponent(const std::byte* numbers, size_t count, Bits exponent) {
+  Bits found = 0;
+  for (size_t i = 0; i < count; ++i) {
+    Bits bits;
+    std::memcpy(&bits, numbers + i * sizeof(Bits), sizeof(Bits));
+    found |= static_cast<Bits>((bits & exponent) == exponent);
+  }
+  return found == 0;
+}
+
 // What engine/saved_state.h and the folds of full blocks promise of each state.
 absl::Status CheckProgress(const SlotProgress& p) {
   constexpr int64_t kMax = int64_t{1} << 62;
@@ -263,27 +276,19 @@ absl::Status StateContainer::Decode(absl::string_view written, Coding coding,
 }
 
 bool StateContainer::AllFinite(const std::byte* state) const {
-  const auto finite = [&state](size_t count, size_t number_bytes) {
-    // Of bf16 the bits are the upper half of a float32's.
-    constexpr uint32_t kExponent = 0x7f800000;
-    bool all = true;
-    for (size_t i = 0; i < count; ++i) {
-      uint32_t bits = 0;
-      std::memcpy(reinterpret_cast<char*>(&bits) + sizeof(bits) - number_bytes,
-                  state + i * number_bytes, number_bytes);
-      all = all && (bits & kExponent) != kExponent;
-    }
-    state += count * number_bytes;
-    return all;
-  };
   const size_t heads = size_t{layout_.layers} * layout_.kv_heads;
   const bool gsa = layout_.gate == static_cast<uint32_t>(GateKind::kGsa);
   const size_t recurrence = heads * layout_.head_dim * layout_.head_dim * (gsa ? 2 : 1);
   const size_t rows = heads * (layout_.window + kFoldBlock) * 2 * layout_.head_dim;
   assert(states_.state_bytes() ==
          (recurrence + layout_.hidden_size) * sizeof(float) + rows * layout_.row_bytes);
-  return finite(recurrence, sizeof(float)) && finite(rows, layout_.row_bytes) &&
-         finite(layout_.hidden_size, sizeof(float));
+  const std::byte* const row = state + recurrence * sizeof(float);
+  // Of bf16 the bits are the upper half of a float32's.
+  const bool rows_finite = layout_.row_bytes == sizeof(uint16_t)
+                               ? NoneHasExponent<uint16_t>(row, rows, 0x7f80)
+                               : NoneHasExponent<uint32_t>(row, rows, 0x7f800000);
+  return rows_finite && NoneHasExponent<uint32_t>(state, recurrence, 0x7f800000) &&
+         NoneHasExponent<uint32_t>(row + rows * layout_.row_bytes, layout_.hidden_size, 0x7f800000);
 }
 
 }  // namespace liger

@@ -99,7 +99,7 @@ class Store:
 
 def remote(arguments):
     flags = (*REAL, "--max-slots=4", "--prefix-cache-mib=0", "--threads=1")
-    with tempfile.TemporaryDirectory() as folder, Redis(folder) as redis, \
+    with tempfile.TemporaryDirectory() as folder, Redis(folder, "--appendonly", "no", "--save", "") as redis, \
             ServerProcess(*flags, f"--state-store={redis.url}") as here, \
             ServerProcess(*flags, f"--state-store={redis.url}") as there:
         clients, store = [Client(here.address), Client(there.address)], Store(redis)
