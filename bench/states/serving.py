@@ -25,8 +25,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/server"))
 
 from liger_api import Client, request  # noqa: E402
+from metrics_test import sample  # noqa: E402
 from server_process import REAL, ServerProcess, eventually  # noqa: E402
-from state_store_test import PASSWORD, Redis, unsaved  # noqa: E402
+from state_store_test import PASSWORD, Redis  # noqa: E402
 
 VOCABULARY = 49152
 
@@ -106,19 +107,21 @@ def remote(arguments):
         turn = {"session_id": "s", "stopping": {"max_tokens": 2}}
         for client in clients:
             timed(client, ids=tokens("warm", 500), tenant="warm", stopping={"max_tokens": 20})
-        length = 0
+        saved = lambda: sum(sample(server, "liger_state_store_saves_total")
+                            for server in (here, there))
+        length, turns = 0, 0
         for context in arguments.contexts:
             timed(clients[0], ids=tokens(context, context - length), **turn)
-            length = context
+            length, turns = context, turns + 1
             moved, one, trips = [], [], []
             for number in range(50):  # the session changes its server with each turn
-                eventually(lambda: unsaved(here) + unsaved(there) == 0, every=0.005)
+                eventually(lambda: saved() == turns, every=0.005)
                 client = clients[(number + 1) % 2]
                 trips.append(store.call("HGET", redis.key("s"), "bytes"))
                 one.append(timed(client, ids=tokens(f"{context} {number}", 1), tenant="one",
                                  stopping={"max_tokens": 2})[0])
                 moved.append(timed(client, ids=tokens(number, 1), **turn)[0])
-                length += 3
+                length, turns = length + 3, turns + 1
             moved, one, trip = map(statistics.median, (moved, one, trips))
             say(test="remote", context=context, ttft_moved=moved, ttft_one_token=one,
                 store_round_trip=trip, times_both=moved / (one + trip))
