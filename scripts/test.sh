@@ -119,6 +119,7 @@ run_fuzzers() {
   local target name said
   export results
   export -f fuzz_one
+  rm -f "$results"/*_fuzz.status
   printf '%s\n' build/fuzz/bin/*_fuzz | xargs -P "$jobs" -I TARGET bash -c 'fuzz_one TARGET'
   for target in build/fuzz/bin/*_fuzz; do
     name=${target##*/}

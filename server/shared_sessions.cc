@@ -190,19 +190,13 @@ void SharedSessions::Save(const SessionKey& key, Known* known) {
     known->unsaved = nullptr;
     known->stored = known->version;
     known->held = false;
-  } else if (absl::IsAborted(status)) {
-    ++conflicts_;
+  } else if (absl::IsAborted(status) || !container.ok()) {
+    // Overtaken, or never to be written: the store has the session as it is to go on.
+    if (container.ok()) ++conflicts_;
     --unsaved_;
-    Log(LogLevel::kWarning, "session overtaken", {{"tenant", key.tenant}, {"session", key.id}});
-    // A turn that goes on with it will hear the same when it ends.
-    static_cast<void>(table_.Delete(key, SessionNow()));
-    *known = {};
-  } else if (!container.ok()) {
-    // It never will be written. Its lease ends by itself; the store has the session as it was
-    // before.
-    --unsaved_;
-    Log(LogLevel::kError, "session lost",
+    Log(LogLevel::kWarning, container.ok() ? "session overtaken" : "session lost",
         {{"tenant", key.tenant}, {"session", key.id}, {"message", status.message()}});
+    // A turn that goes on with it will hear the same when it ends.
     static_cast<void>(table_.Delete(key, SessionNow()));
     *known = {};
   } else {

@@ -175,6 +175,7 @@ absl::StatusOr<RedisStore::Held> RedisStore::Take(const SessionKey& key, int64_t
   LIGER_ASSIGN_OR_RETURN(const Reply stored,
                          Run({"HMGET", NameOf("liger:", key), "version", "bytes"}));
   if (stored->type != REDIS_REPLY_ARRAY || stored->elements != 2) return Damaged();
+  if (stored->element[0]->type == REDIS_REPLY_NIL) return Held{};  // its time to live ended
   const redisReply& bytes = *stored->element[1];
   LIGER_RETURN_IF_ERROR(ReadVersion(*stored->element[0], &held.version));
   if (bytes.type == REDIS_REPLY_STRING) held.bytes.assign(bytes.str, bytes.len);

@@ -24,9 +24,8 @@ namespace liger {
 //               hidden_size, bytes of a row's number (4 float32, 2 bf16)
 //   progress    i64 each: position, committed, folded, hidden (engine/saved_state.h)
 //   ledger      i64 count, then that many u32: position tokens, or one more, not absorbed yet
-//   state       i64 size, then as many bytes: the state as engine/backend.h lays it out, or its
-//   frame seal        32 bytes over all before: HMAC-SHA-256 with the servers' key, or SHA-256
-//   without
+//   state       i64 size, then as many bytes: as engine/backend.h lays them out, or their frame
+//   seal        32 bytes over all before: HMAC-SHA-256 with the servers' key, or SHA-256 without
 //
 // Immutable, so thread-safe.
 class StateContainer {
