@@ -3,12 +3,15 @@
 
     bench/load_speed.py [--layers=24] [--dtype=bf16] [--folder=build/load_speed] [--server=PATH]
 
-Writes a model of random bf16 weights (Llama 3's shape at 1 to 3 GB; needs numpy), then by turns, three
-times, with the files out of the page cache: reads them as cat does, and has liger-server load them. Then the
-same with the files in the cache. Prints medians."""
+Writes a model of random bf16 weights (Llama 3's shape at 1 to 3 GB; needs numpy), then by turns, five
+times, with the files out of the page cache: reads them as cat does, which keeps nothing; reads them into
+new memory, which a model needs too, with a thread a core; and has liger-server load them. Then the same with
+the files in the cache. Prints medians."""
 
 import argparse
+import concurrent.futures
 import json
+import mmap
 import os
 import pathlib
 import statistics
@@ -21,6 +24,7 @@ import numpy
 
 HIDDEN, INNER, HEADS, KV_HEADS, HEAD_DIM, VOCAB = 2048, 8192, 32, 8, 64, 32768
 SHARD_BYTES = 512 << 20
+PIECE_BYTES = 8 << 20
 
 
 def tensors(layers):
@@ -92,6 +96,25 @@ def cat(files):
     return time.monotonic() - begin, 0
 
 
+def fill(files):
+    """Reads the files into memory that the process did not have before."""
+    pieces = [(file, at) for file in files for at in range(0, file.stat().st_size, PIECE_BYTES)]
+    memory = mmap.mmap(-1, len(pieces) * PIECE_BYTES)
+    memory.madvise(mmap.MADV_HUGEPAGE)
+    view = memoryview(memory)
+
+    def read(number):
+        file, at = pieces[number]
+        with open(file, "rb", buffering=0) as source:
+            source.seek(at)
+            source.readinto(view[number * PIECE_BYTES:(number + 1) * PIECE_BYTES])
+
+    begin = time.monotonic()
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as threads:
+        list(threads.map(read, range(len(pieces))))
+    return time.monotonic() - begin, 0
+
+
 def load(server, folder, dtype):
     """Seconds until the model is ready, and the most memory that the process had."""
     with tempfile.NamedTemporaryFile("r") as log:
@@ -125,9 +148,9 @@ def main():
     size = sum(file.stat().st_size for file in files)
     print(f"{len(files)} shards of {size / 1e9:.2f} GB in all, --dtype={arguments.dtype}")
     for cached in (False, True):
-        runs = {"cat": [], "load": []}
-        for _ in range(3):
-            for name, run in (("cat", lambda: cat(files)),
+        runs = {"cat": [], "fill": [], "load": []}
+        for _ in range(5):
+            for name, run in (("cat", lambda: cat(files)), ("fill", lambda: fill(files)),
                               ("load", lambda: load(arguments.server, arguments.folder, arguments.dtype))):
                 if cached:
                     cat(files)

@@ -3,9 +3,11 @@
 #include <openssl/evp.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdlib>
 
 #include "absl/strings/escaping.h"
+#include "engine/weights/read_ahead.h"
 
 namespace liger {
 namespace {
@@ -15,6 +17,11 @@ constexpr size_t kSampledBytes = 4096;
 // OpenSSL's calls here fail only where memory is exhausted or the library has no SHA-256.
 void Succeed(int result) {
   if (result != 1) std::abort();
+}
+
+std::array<absl::Span<const std::byte>, 3> SamplesOf(absl::Span<const std::byte> bytes) {
+  const size_t size = std::min(bytes.size(), kSampledBytes);
+  return {bytes.first(size), bytes.subspan((bytes.size() - size) / 2, size), bytes.last(size)};
 }
 
 }  // namespace
@@ -35,10 +42,13 @@ Digest& Digest::Add(absl::string_view text) {
   return Add(absl::MakeConstSpan(reinterpret_cast<const std::byte*>(text.data()), text.size()));
 }
 
-Digest& Digest::AddSample(absl::Span<const std::byte> bytes) {
-  const size_t page = std::min(bytes.size(), kSampledBytes);
-  for (size_t begin : {size_t{0}, (bytes.size() - page) / 2, bytes.size() - page}) {
-    Add(bytes.subspan(begin, page));
+Digest& Digest::AddSamples(absl::Span<const absl::Span<const std::byte>> parts) {
+  // All at once: a page fault would wait for each, and read megabytes around it.
+  for (const absl::Span<const std::byte> part : parts) {
+    for (const absl::Span<const std::byte> sample : SamplesOf(part)) WillNeed(sample);
+  }
+  for (const absl::Span<const std::byte> part : parts) {
+    for (const absl::Span<const std::byte> sample : SamplesOf(part)) Add(sample);
   }
   return *this;
 }

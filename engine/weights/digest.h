@@ -29,9 +29,9 @@ class Digest {
     return Add(absl::string_view(reinterpret_cast<const char*>(&number), sizeof(number)));
   }
 
-  // Three pages of `bytes`, the first, the middle and the last 4 KiB, for what is too large to read
-  // whole.
-  Digest& AddSample(absl::Span<const std::byte> bytes);
+  // Three pages of each of `parts` of a mapped file, the first, the middle and the last 4 KiB, for
+  // what is too large to read whole.
+  Digest& AddSamples(absl::Span<const absl::Span<const std::byte>> parts);
 
   // 64 hexadecimal digits. The last call.
   std::string Hex();

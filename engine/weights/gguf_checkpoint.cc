@@ -16,6 +16,7 @@
 #include "engine/weights/dequantize.h"
 #include "engine/weights/digest.h"
 #include "engine/weights/model_tensors.h"
+#include "engine/weights/read_ahead.h"
 
 namespace liger {
 namespace {
@@ -201,6 +202,7 @@ class GgufCheckpoint final : public Checkpoint {
   // Finds the file's tensor for each of the model's, and checks that no other is there.
   absl::Status Bind() {
     absl::flat_hash_set<const GgufTensor*> bound = {gguf_.FindTensor("rope_freqs.weight")};
+    std::vector<absl::Span<const std::byte>> in_order;
     const std::vector<TensorInfo> wanted = ModelTensors(config_);
     for (const TensorInfo& info : wanted) {
       const std::string name = GgufName(info.name);
@@ -208,6 +210,7 @@ class GgufCheckpoint final : public Checkpoint {
       LIGER_RETURN_IF_ERROR(
           CheckTensor(name, source == nullptr ? nullptr : &source->shape, info.shape));
       bound.insert(source);
+      in_order.push_back(source->data);
       const bool interleaved =
           architecture_.interleaved_rope &&
           (absl::StrContains(name, ".attn_q.") || absl::StrContains(name, ".attn_k."));
@@ -221,6 +224,7 @@ class GgufCheckpoint final : public Checkpoint {
       }
     }
     identity_ = ComputeIdentity();
+    read_ahead_ = std::make_unique<ReadAhead>(std::move(in_order));
     return absl::OkStatus();
   }
 
@@ -249,6 +253,7 @@ class GgufCheckpoint final : public Checkpoint {
                    out.subspan(done, size));
       }
     }
+    read_ahead_->Advance(StoredBytes(tensor.source->type, static_cast<int64_t>(out.size())));
   }
 
   CheckpointSource source() const override {
@@ -276,6 +281,7 @@ class GgufCheckpoint final : public Checkpoint {
       const int64_t stored = tensor.interleaved ? StoredRow(row) : row;
       std::memcpy(out, tensor.source->data.data() + stored * row_bytes, row_bytes);
     }
+    read_ahead_->Advance(num_rows * row_bytes);
   }
 
   void ReleasePages() const override { gguf_.ReleasePages(); }
@@ -299,8 +305,9 @@ class GgufCheckpoint final : public Checkpoint {
   std::string ComputeIdentity() const {
     Digest digest("liger gguf weights");
     digest.Add(gguf_.header());
-    for (const GgufTensor& tensor : gguf_.tensors()) digest.AddSample(tensor.data);
-    return digest.Hex();
+    std::vector<absl::Span<const std::byte>> tensors;
+    for (const GgufTensor& tensor : gguf_.tensors()) tensors.push_back(tensor.data);
+    return digest.AddSamples(tensors).Hex();
   }
 
   Gguf gguf_;
@@ -308,6 +315,7 @@ class GgufCheckpoint final : public Checkpoint {
   ModelConfig config_;
   absl::flat_hash_map<std::string, Tensor> tensors_;  // filled by Bind() alone: pointers stay valid
   std::string identity_;
+  std::unique_ptr<ReadAhead> read_ahead_;  // the last: its thread ends before the file is gone
 };
 
 }  // namespace

@@ -16,6 +16,7 @@
 #include "engine/weights/hf_config.h"
 #include "engine/weights/mapped_file.h"
 #include "engine/weights/model_tensors.h"
+#include "engine/weights/read_ahead.h"
 #include "engine/weights/safetensors_folder.h"
 
 namespace liger {
@@ -29,11 +30,13 @@ class HfCheckpoint final : public Checkpoint {
   // Finds the files' tensor for each of the model's, and checks that no other is there.
   absl::Status Bind() {
     absl::flat_hash_set<const SafetensorsTensor*> bound;
+    std::vector<absl::Span<const std::byte>> in_order;
     for (TensorInfo& info : ModelTensors(config_)) {
       const SafetensorsTensor* source = files_.FindTensor(info.name);
       LIGER_RETURN_IF_ERROR(
           CheckTensor(info.name, source == nullptr ? nullptr : &source->shape, info.shape));
       bound.insert(source);
+      in_order.push_back(source->data);
       const std::string name = info.name;
       tensors_.emplace(name, Tensor{std::move(info), source});
     }
@@ -47,6 +50,7 @@ class HfCheckpoint final : public Checkpoint {
       }
     }
     identity_ = ComputeIdentity();
+    read_ahead_ = std::make_unique<ReadAhead>(std::move(in_order));
     return absl::OkStatus();
   }
 
@@ -62,6 +66,7 @@ class HfCheckpoint final : public Checkpoint {
     const SafetensorsTensor& source = *tensors_.find(info.name)->second.source;
     const int64_t row_bytes = StoredBytes(source.type, info.row_size());
     Dequantize(source.type, source.data.data() + first_row * row_bytes, out);
+    read_ahead_->Advance(StoredBytes(source.type, static_cast<int64_t>(out.size())));
   }
 
   DataType StoredType(const TensorInfo& info) const override {
@@ -73,6 +78,7 @@ class HfCheckpoint final : public Checkpoint {
     const SafetensorsTensor& source = *tensors_.find(info.name)->second.source;
     const int64_t row_bytes = StoredBytes(source.type, info.row_size());
     std::memcpy(out, source.data.data() + first_row * row_bytes, num_rows * row_bytes);
+    read_ahead_->Advance(num_rows * row_bytes);
   }
 
   CheckpointSource source() const override {
@@ -111,7 +117,9 @@ class HfCheckpoint final : public Checkpoint {
     AddModel(config_, &digest);
     for (const Safetensors& file : files_.files()) {
       digest.Add(file.header());
-      for (const SafetensorsTensor& tensor : file.tensors()) digest.AddSample(tensor.data);
+      std::vector<absl::Span<const std::byte>> tensors;
+      for (const SafetensorsTensor& tensor : file.tensors()) tensors.push_back(tensor.data);
+      digest.AddSamples(tensors);
     }
     return digest.Hex();
   }
@@ -120,6 +128,7 @@ class HfCheckpoint final : public Checkpoint {
   ModelConfig config_;
   absl::flat_hash_map<std::string, Tensor> tensors_;  // filled by Bind() alone: pointers stay valid
   std::string identity_;
+  std::unique_ptr<ReadAhead> read_ahead_;  // the last: its thread ends before the files are gone
 };
 
 absl::Status In(absl::string_view path, const absl::Status& status) {

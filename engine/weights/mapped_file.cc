@@ -30,9 +30,6 @@ absl::StatusOr<std::shared_ptr<const MappedFile>> MappedFile::Open(const std::st
 
   void* data = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd, 0);
   if (data == MAP_FAILED) return absl::ErrnoToStatus(errno, absl::StrCat("cannot map ", path));
-  // Tensors are read from end to end: with a large read-ahead a cold file comes at the disk's
-  // speed, without it at a fifth of that.
-  madvise(data, size, MADV_SEQUENTIAL);
   const auto* bytes = static_cast<const std::byte*>(data);
   const int guard = GuardMapping(bytes, size);
   if (guard < 0) {
