@@ -87,7 +87,12 @@ def _parser() -> argparse.ArgumentParser:
         "--data", type=Path, nargs="+", default=[], help="UTF-8 text or .npy token files"
     )
     p.add_argument(
-        "--start-from", type=Path, help="adapter of the same rank and targets to train on from"
+        "--start-from",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="adapter of the same targets and alpha / r, and no larger rank, to train on from; of "
+        "several stages of one training, the mean",
     )
     p.add_argument(
         "--keep-base",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import math
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -95,62 +97,104 @@ def save_adapter(
     liger.save(folder)
 
 
-def load_adapter(folder: Path, model: nn.Module) -> LigerConfig:
-    """Puts a PEFT adapter into `model` and returns its Liger settings. Refuses one of another base
-    by shape or layer.
-    """
-    folder = Path(folder)
-    path = folder / "adapter_config.json"
-    settings = read_json(path)
-    if settings.get("peft_type") != "LORA":
-        raise LinearizeError(f"{path}: peft_type {settings.get('peft_type')!r} is not LORA")
-    targets = settings.get("target_modules")
-    if not isinstance(targets, list):
-        raise LinearizeError(f"{path}: target_modules is not a list of names")
-    try:
-        lora = LoraConfig(settings["r"], settings.get("lora_alpha", settings["r"]), tuple(targets))
-    except (KeyError, TypeError) as e:
-        raise LinearizeError(f"{path}: r or lora_alpha is missing or not a number") from e
-    add_lora(model, lora)
-    scale = lora.alpha / math.sqrt(lora.r) if settings.get("use_rslora") else lora.scale
-    file = folder / "adapter_model.safetensors"
-    try:
-        stored = load_file(file)
-    except (OSError, SafetensorError) as e:
-        raise LinearizeError(f"{file}: {e}") from e
-    parameters = lora_parameters(model)
-    for name, value in stored.items():
-        key = name.removeprefix(PREFIX).removesuffix(".weight")
-        target = parameters.pop(key, None)
-        if target is None:
-            raise LinearizeError(f"{file}: {name} has no place in {model.config.name}")
-        if target.shape != value.shape:
-            raise LinearizeError(
-                f"{file}: {name} is {list(value.shape)}, {model.config.name} needs "
-                f"{list(target.shape)}: an adapter of another base"
+@dataclasses.dataclass(frozen=True)
+class StoredAdapter:
+    """What a PEFT folder holds: `weights` by the names of lora_parameters()."""
+
+    folder: Path
+    lora: LoraConfig
+    scale: float
+    weights: dict[str, torch.Tensor]
+
+    @staticmethod
+    def read(folder: Path) -> StoredAdapter:
+        folder = Path(folder)
+        path = folder / "adapter_config.json"
+        settings = read_json(path)
+        if settings.get("peft_type") != "LORA":
+            raise LinearizeError(f"{path}: peft_type {settings.get('peft_type')!r} is not LORA")
+        targets = settings.get("target_modules")
+        if not isinstance(targets, list):
+            raise LinearizeError(f"{path}: target_modules is not a list of names")
+        try:
+            lora = LoraConfig(
+                settings["r"], settings.get("lora_alpha", settings["r"]), tuple(targets)
             )
-        target.data.copy_(value)
-    if parameters:
-        raise LinearizeError(f"{file}: {next(iter(parameters))} is missing")
+        except (KeyError, TypeError) as e:
+            raise LinearizeError(f"{path}: r or lora_alpha is missing or not a number") from e
+        scale = lora.alpha / math.sqrt(lora.r) if settings.get("use_rslora") else lora.scale
+        file = folder / "adapter_model.safetensors"
+        try:
+            stored = load_file(file)
+        except (OSError, SafetensorError) as e:
+            raise LinearizeError(f"{file}: {e}") from e
+        weights = {k.removeprefix(PREFIX).removesuffix(".weight"): v for k, v in stored.items()}
+        return StoredAdapter(folder, lora, scale, weights)
+
+    def copy_to(self, model: nn.Module) -> None:
+        """Copies into the LoRA of `model`, whose rank may be larger: what is beyond stays. Refuses
+        an adapter of another base by shape or layer.
+        """
+        file = self.folder / "adapter_model.safetensors"
+        parameters = lora_parameters(model)
+        for name, value in self.weights.items():
+            target = parameters.pop(name, None)
+            if target is None:
+                raise LinearizeError(f"{file}: {name} has no place in {model.config.name}")
+            part = target.data[: self.lora.r] if "lora_A" in name else target.data[:, : self.lora.r]
+            if part.shape != value.shape:
+                raise LinearizeError(
+                    f"{file}: {name} is {list(value.shape)}, {model.config.name} needs "
+                    f"{list(part.shape)}: an adapter of another base"
+                )
+            part.copy_(value)
+        if parameters:
+            raise LinearizeError(f"{file}: {next(iter(parameters))} is missing")
+
+    def digest(self) -> str:
+        file = self.folder / "adapter_model.safetensors"
+        return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+
+
+def load_adapter(folder: Path, model: nn.Module) -> LigerConfig:
+    """Puts a PEFT adapter into `model` and returns its Liger settings."""
+    stored = StoredAdapter.read(folder)
+    add_lora(model, stored.lora)
+    stored.copy_to(model)
     for module in model.modules():
         if isinstance(module, LoraLinear):
-            module.scale = scale
+            module.scale = stored.scale
     return LigerConfig.load(folder)
 
 
-def start_from(folder: Path, model: nn.Module, lora: LoraConfig) -> str:
-    """Gives the LoRA of `model` the weights of the adapter in `folder`, which may be of another
-    gate; returns what names them.
+def start_from(folders: Sequence[Path], model: nn.Module, lora: LoraConfig) -> str:
+    """Gives the LoRA of `model` the weights of the adapter in a folder, or the mean of several, which
+    must then be stages of one training: factors of unlike ones have no meaningful mean. They may be
+    of another gate and of a smaller rank; what `lora` has more begins as a new adapter's, with an
+    update of zero. Returns what names them.
     """
-    settings = read_json(Path(folder) / "adapter_config.json")
-    for key, mine in (("r", lora.r), ("lora_alpha", lora.alpha)):
-        if settings.get(key) != mine:
-            raise LinearizeError(f"{folder}: its {key} is {settings.get(key)}, this run's {mine}")
-    if sorted(settings.get("target_modules") or []) != sorted(lora.targets):
-        raise LinearizeError(f"{folder}: its target_modules are not this run's targets")
-    load_adapter(folder, model)
-    digest = hashlib.sha256((Path(folder) / "adapter_model.safetensors").read_bytes()).hexdigest()
-    return f"{Path(folder).resolve().name} {digest[:16]}"
+    adapters = [StoredAdapter.read(folder) for folder in folders]
+    for adapter in adapters:
+        if adapter.lora.r > lora.r or adapter.lora.r != adapters[0].lora.r:
+            raise LinearizeError(
+                f"{adapter.folder}: its r is {adapter.lora.r}, this run's {lora.r}: it can start "
+                "from adapters of one rank that is not larger"
+            )
+        if not math.isclose(adapter.scale, lora.scale):
+            raise LinearizeError(
+                f"{adapter.folder}: its alpha / r is {adapter.scale:g}, this run's {lora.scale:g}"
+            )
+        if sorted(adapter.lora.targets) != sorted(lora.targets):
+            raise LinearizeError(
+                f"{adapter.folder}: its target_modules are not this run's targets"
+            )
+        adapter.copy_to(model)
+    mean = {
+        name: torch.stack([a.weights[name].float() for a in adapters]).mean(0)
+        for name in adapters[0].weights
+    }
+    dataclasses.replace(adapters[0], weights=mean).copy_to(model)
+    return ", ".join(f"{a.folder.resolve().name} {a.digest()}" for a in adapters)
 
 
 def check_base(folder: Path, config: ModelConfig) -> None:

@@ -10,6 +10,7 @@ import functools
 import hashlib
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,8 +35,8 @@ class Trainer:
     """Trains the adapter of `model` on `sequences` [M, sequence_length]; everything it writes goes
     to the folder `out`.
 
-    An existing checkpoint in `out` is continued, if it is of the same run. start: an adapter's
-    folder to start from. keep_base: the base runs in the first epoch alone (KeptHidden says what
+    An existing checkpoint in `out` is continued, if it is of the same run. start: adapters'
+    folders to start from. keep_base: the base runs in the first epoch alone (KeptHidden says what
     that takes); the result is the same. ranks: the processes that share each step; the batches are
     the same whatever their number, and the first of them alone writes.
     """
@@ -49,7 +50,7 @@ class Trainer:
         sequences: np.ndarray,
         out: Path,
         *,
-        start: Path | None = None,
+        start: Sequence[Path] = (),
         keep_base: bool = False,
         checkpoint_every: int = 200,
         compiled: bool = False,

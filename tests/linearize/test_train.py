@@ -16,17 +16,18 @@ from liger_linearize.errors import LinearizeError
 from liger_linearize.losses import HeadLoss
 from liger_linearize.settings import TrainSettings
 from liger_linearize.train import Trainer
+from safetensors.torch import load_file
 
 from conftest import make_model
 
 
 def trainer(
-    sequences, out, gate="gla", every=4, start=None, keep_base=False, ranks=ALONE, **changes
+    sequences, out, gate="gla", every=4, start=(), rank=4, keep_base=False, ranks=ALONE, **changes
 ):
     settings = dict(
         steps=12, batch=4, micro_batch=2, sequence_length=40, warmup_steps=2, learning_rate=1e-2
     )
-    arguments = LigerConfig(gate), LoraConfig(4, 8.0), TrainSettings(**settings | changes)
+    arguments = LigerConfig(gate), LoraConfig(rank, 2.0 * rank), TrainSettings(**settings | changes)
     options = dict(
         start=start, keep_base=keep_base, ranks=ranks, checkpoint_every=every, progress=False
     )
@@ -123,17 +124,46 @@ def test_what_is_not_the_base_s_last_layer_cannot_be_kept(sequences, tmp_path):
 
 def test_a_run_starts_from_an_adapter_of_any_gate(sequences, tmp_path):
     trainer(sequences, tmp_path / "gla", steps=30, every=100).run()
-    t = trainer(sequences, tmp_path / "gsa", "gsa", start=tmp_path / "gla")
+    t = trainer(sequences, tmp_path / "gsa", "gsa", start=[tmp_path / "gla"])
     first = t._train_step()
     assert first["kl"] < trainer(sequences, tmp_path / "new", "gsa")._train_step()["kl"]
     t.save()
     with pytest.raises(LinearizeError, match="another run .its start"):
         trainer(sequences, tmp_path / "gsa", "gsa")
-    (tmp_path / "other").mkdir()
-    settings = json.loads((tmp_path / "gla/adapter_config.json").read_text())
-    (tmp_path / "other/adapter_config.json").write_text(json.dumps(settings | {"r": 8}))
-    with pytest.raises(LinearizeError, match="its r is 8, this run's 4"):
-        trainer(sequences, tmp_path / "x", start=tmp_path / "other")
+
+
+def test_a_run_starts_from_the_mean_of_two_adapters_at_a_larger_rank(sequences, tmp_path):
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for seed, folder in enumerate(folders):
+        trainer(sequences, folder, steps=3, seed=seed).run()
+    stored = [load_file(folder / "adapter_model.safetensors") for folder in folders]
+    t = trainer(sequences, tmp_path / "mean", rank=6, start=folders)
+    new = trainer(sequences, tmp_path / "new", rank=6)
+    assert [part.split()[0] for part in t.start.split(", ")] == ["a", "b"]
+    for name, p in t.parameters.items():
+        mean = sum(s[f"base_model.model.{name}.weight"].float() for s in stored) / 2
+        if "lora_A" in name:
+            torch.testing.assert_close(p[:4], mean)
+            torch.testing.assert_close(p[4:], new.parameters[name][4:])
+        else:
+            torch.testing.assert_close(p[:, :4], mean)
+            assert not p[:, 4:].any()
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"r": 8}, "its r is 8, this run's 4"),
+        ({"lora_alpha": 4}, "its alpha / r is 1, this run's 2"),
+        ({"target_modules": ["q_proj"]}, "target_modules are not this run's"),
+    ],
+)
+def test_a_start_that_does_not_fit_is_refused(sequences, tmp_path, change, message):
+    trainer(sequences, tmp_path / "a", steps=1).run()
+    path = tmp_path / "a/adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(LinearizeError, match=message):
+        trainer(sequences, tmp_path / "x", start=[tmp_path / "a"])
 
 
 def test_stop_after_can_be_continued(sequences, tmp_path):
