@@ -172,13 +172,14 @@ absl::StatusOr<RedisStore::Held> RedisStore::Take(const SessionKey& key, int64_t
   LIGER_RETURN_IF_ERROR(ReadVersion(*taken, &held.version));
   if (held.version == 0 || held.version == known_version) return held;
   // Together, so that they belong together whoever writes.
-  LIGER_ASSIGN_OR_RETURN(const Reply stored,
+  LIGER_ASSIGN_OR_RETURN(Reply stored,
                          Run({"HMGET", NameOf("liger:", key), "version", "bytes"}));
   if (stored->type != REDIS_REPLY_ARRAY || stored->elements != 2) return Damaged();
   if (stored->element[0]->type == REDIS_REPLY_NIL) return Held{};  // its time to live ended
   const redisReply& bytes = *stored->element[1];
   LIGER_RETURN_IF_ERROR(ReadVersion(*stored->element[0], &held.version));
-  if (bytes.type == REDIS_REPLY_STRING) held.bytes.assign(bytes.str, bytes.len);
+  if (bytes.type == REDIS_REPLY_STRING) held.bytes = absl::string_view(bytes.str, bytes.len);
+  held.owner = std::shared_ptr<redisReply>(stored.release(), Free());
   return held;
 }
 
@@ -308,6 +309,9 @@ absl::Status RedisStore::Connect() {
     context_ = nullptr;
     return absl::UnavailableError(absl::StrCat("cannot connect to the state store: ", why));
   }
+  // The memory that an answer was read into is kept for the next: new memory costs as much as
+  // reading a state does.
+  context_->reader->maxbuf = 0;
   const auto ask = [this](const std::vector<absl::string_view>& command) {
     const auto reply = Run(command);
     if (!reply.ok()) context_ = nullptr;

@@ -67,7 +67,8 @@ class RedisStore {
   struct Held {
     // Of what is stored; 0: nothing. Below 0: it was deleted, as the version of that size.
     int64_t version = 0;
-    std::string bytes;  // what is stored, where its version is not the known one
+    absl::string_view bytes;  // what is stored, where its version is not the known one
+    std::shared_ptr<const void> owner;  // of the bytes
   };
   // Takes the lease. ABORTED while another server has it.
   absl::StatusOr<Held> Take(const SessionKey& key, int64_t known_version);
