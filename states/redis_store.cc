@@ -172,8 +172,7 @@ absl::StatusOr<RedisStore::Held> RedisStore::Take(const SessionKey& key, int64_t
   LIGER_RETURN_IF_ERROR(ReadVersion(*taken, &held.version));
   if (held.version == 0 || held.version == known_version) return held;
   // Together, so that they belong together whoever writes.
-  LIGER_ASSIGN_OR_RETURN(Reply stored,
-                         Run({"HMGET", NameOf("liger:", key), "version", "bytes"}));
+  LIGER_ASSIGN_OR_RETURN(Reply stored, Run({"HMGET", NameOf("liger:", key), "version", "bytes"}));
   if (stored->type != REDIS_REPLY_ARRAY || stored->elements != 2) return Damaged();
   if (stored->element[0]->type == REDIS_REPLY_NIL) return Held{};  // its time to live ended
   const redisReply& bytes = *stored->element[1];

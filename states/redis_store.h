@@ -67,7 +67,7 @@ class RedisStore {
   struct Held {
     // Of what is stored; 0: nothing. Below 0: it was deleted, as the version of that size.
     int64_t version = 0;
-    absl::string_view bytes;  // what is stored, where its version is not the known one
+    absl::string_view bytes;            // what is stored, where its version is not the known one
     std::shared_ptr<const void> owner;  // of the bytes
   };
   // Takes the lease. ABORTED while another server has it.

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The adapters of models/: SmolLM2-135M-Instruct in gla, hgrn2 and gsa, on one GPU in about
-# an hour.
+# The adapters of models/: SmolLM2-135M-Instruct in gla, hgrn2 and gsa, on two GPUs in about an
+# hour and a half.
 #   smollm2_135m.sh SmolLM2-135M-Instruct.gguf TEXT_DIR OUT
 # TEXT_DIR has prose.txt and manuals.txt to train on, and evaluation/*.txt, which training never sees.
 # Interrupted, it goes on where it stopped. GPUS=2 shares each step of training among two.
@@ -14,9 +14,10 @@ generate() {  # FILE TOKENS TEMPERATURE SEED [more]
 }
 train() {  # GATE FOLDER STEPS [more], on ${people[@]} too
   torchrun --nproc-per-node "$gpus" -m liger_linearize train --base "$base" --gate "$1" \
-    --base-name HuggingFaceTB/SmolLM2-135M-Instruct --out "$out/$2" --rank 16 --steps "$3" \
+    --base-name HuggingFaceTB/SmolLM2-135M-Instruct --out "$out/$2" --rank "$rank" --steps "$3" \
     --micro-batch $((32 / gpus)) --sequence-length 1024 "${@:4}" "${people[@]}"
 }
+rank=16
 people=("$text"/{prose,manuals}.txt)
 
 cat "$text/prose.txt" "$text/manuals.txt" > "$out/prompts.txt"
@@ -30,7 +31,7 @@ generate self_cool 4194304 0.7 2 "${chat[@]}"
 first=(--batch 32 --data "$out"/self_{warm,cool}.npy)
 train gla gla-first 1900 --learning-rate 3e-3 --warmup-steps 100 "${first[@]}"
 train hgrn2 hgrn2-first 965 --learning-rate 4e-3 --warmup-steps 60 "${first[@]}"
-train gsa gsa 1208 --learning-rate 4e-3 --warmup-steps 60 "${first[@]}"
+train gsa gsa-first 1208 --learning-rate 4e-3 --warmup-steps 60 "${first[@]}"
 
 # The second stage, from the first one's adapters, on text that the base writes anew.
 generate warm1 8388608 1.0 1001 "${any[@]}"
@@ -50,7 +51,7 @@ third=(--batch 64 --warmup-steps 50 --data "$out"/{cool2,warm4,warm5}.npy)
 train gla gla-third 1480 --start-from "$out/gla-second" --learning-rate 3e-3 --seed 2 "${third[@]}"
 train gla gla-fourth 900 --start-from "$out/gla-third" --learning-rate 2e-3 --seed 3 "${third[@]}"
 
-# The last one, with a third of the manuals. 256 new sequences of each temperature are kept aside, as
+# The fifth one, with a third of the manuals. 256 new sequences of each temperature are kept aside, as
 # mix.npy, to measure on.
 generate cool3 6291456 0.7 6000 "${chat[@]}"
 generate warm6 25165824 1.0 5000 "${any[@]}"
@@ -70,13 +71,28 @@ np.save(out / "warm6_rest.npy", warm[256:])
 np.save(out / "cool3_rest.npy", cool[256:])
 config = load_base(base, random=True).config
 pieces = data.pack([data.load_tokens(manuals, config, load_tokenizer(base))], 1024)
-some = pieces[np.random.default_rng(5).permutation(len(pieces))[:9000]]
-np.save(out / "manuals_some.npy", some.reshape(-1))
+for seed, count, name in (5, 9000, "manuals_third"), (7, 18000, "manuals_two_thirds"):
+    some = pieces[np.random.default_rng(seed).permutation(len(pieces))[:count]]
+    np.save(out / f"{name}.npy", some.reshape(-1))
 END
-people=("$text/prose.txt" "$out/manuals_some.npy")
-last=(--batch 32 --warmup-steps 50 --data "$out"/{cool3_rest,warm6_rest}.npy)
-train gla gla 1150 --start-from "$out/gla-fourth" --learning-rate 2e-3 --seed 6 "${last[@]}"
-train hgrn2 hgrn2 1200 --start-from "$out/hgrn2-second" --learning-rate 3e-3 --seed 5 "${last[@]}"
+people=("$text/prose.txt" "$out/manuals_third.npy")
+fifth=(--batch 32 --warmup-steps 50 --data "$out"/{cool3_rest,warm6_rest}.npy)
+train gla gla-fifth 1150 --start-from "$out/gla-fourth" --learning-rate 2e-3 --seed 6 "${fifth[@]}"
+train hgrn2 hgrn2-third 1200 --start-from "$out/hgrn2-second" --learning-rate 3e-3 --seed 5 \
+  "${fifth[@]}"
+
+# The last one, at the largest rank that 12 MB hold. gla starts from the mean of two stages, and goes
+# through its text nearly four times.
+generate warm7 27262976 1.0 7000 "${any[@]}"
+generate warm8 14680064 1.0 7001 "${any[@]}"
+generate cool4 12582912 0.7 8000 "${chat[@]}"
+people=("$text/prose.txt" "$out/manuals_two_thirds.npy")
+rank=19
+last=(--learning-rate 3e-3 --data "$out"/{warm7,warm8,cool4}.npy)
+train gla gla 4200 --batch 64 --warmup-steps 100 --seed 7 --keep-base \
+  --start-from "$out"/gla-{fourth,fifth} "${last[@]}"
+train gsa gsa 1200 --batch 32 --seed 8 --start-from "$out/gsa-first" "${last[@]}"
+train hgrn2 hgrn2 1000 --batch 32 --seed 8 --start-from "$out/hgrn2-third" "${last[@]}"
 
 for gate in gla hgrn2 gsa; do
   liger-linearize eval --base "$base" --adapter "$out/$gate" --out "$out/$gate/eval" \
