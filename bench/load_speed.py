@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
 """How fast a sharded safetensors folder is loaded, beside how fast the disk gives its bytes.
 
-    bench/load_speed.py [--layers=24] [--dtype=bf16] [--folder=build/load_speed] [--server=PATH]
+    bench/load_speed.py [--shape=1b|8b] [--rounds=5] [--dtype=bf16] [--server=PATH]
 
-Writes a model of random bf16 weights (Llama 3's shape at 1 to 3 GB; needs numpy), then by turns, five
-times, with the files out of the page cache: reads them as cat does, which keeps nothing; reads them into
-new memory, which a model needs too, with a thread a core; and has liger-server load them. Then the same with
-the files in the cache. Prints medians."""
+Writes a model of random bf16 weights in shards (3 GB of Llama 3.2 1B's layers, or all of Llama 3 8B's shape,
+16 GB; needs numpy) to build/load_speed, then by turns, with the files out of the page cache: reads them as cat
+does, which keeps nothing; reads them into new memory, which a model needs too, with a thread a core; and has
+liger-server load them. Then the same with the files in the cache. Prints medians."""
 
 import argparse
 import concurrent.futures
+import dataclasses
 import json
 import mmap
 import os
@@ -22,24 +23,40 @@ import time
 
 import numpy
 
-HIDDEN, INNER, HEADS, KV_HEADS, HEAD_DIM, VOCAB = 2048, 8192, 32, 8, 64, 32768
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    hidden: int
+    inner: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocab: int
+    layers: int
+    tied: bool
+
+
+SHAPES = {"1b": Shape(2048, 8192, 32, 8, 64, 32768, 24, True),
+          "8b": Shape(4096, 14336, 32, 8, 128, 128256, 32, False)}
 SHARD_BYTES = 512 << 20
 PIECE_BYTES = 8 << 20
 
 
-def tensors(layers):
-    yield "model.embed_tokens.weight", (VOCAB, HIDDEN)
-    for layer in range(layers):
+def tensors(m):
+    yield "model.embed_tokens.weight", (m.vocab, m.hidden)
+    for layer in range(m.layers):
         prefix = f"model.layers.{layer}."
         for name, rows, cols in (
-                ("self_attn.q_proj", HEADS * HEAD_DIM, HIDDEN), ("self_attn.k_proj", KV_HEADS * HEAD_DIM, HIDDEN),
-                ("self_attn.v_proj", KV_HEADS * HEAD_DIM, HIDDEN), ("self_attn.o_proj", HIDDEN, HEADS * HEAD_DIM),
-                ("mlp.gate_proj", INNER, HIDDEN), ("mlp.up_proj", INNER, HIDDEN),
-                ("mlp.down_proj", HIDDEN, INNER)):
+                ("self_attn.q_proj", m.heads * m.head_dim, m.hidden),
+                ("self_attn.k_proj", m.kv_heads * m.head_dim, m.hidden),
+                ("self_attn.v_proj", m.kv_heads * m.head_dim, m.hidden),
+                ("self_attn.o_proj", m.hidden, m.heads * m.head_dim), ("mlp.gate_proj", m.inner, m.hidden),
+                ("mlp.up_proj", m.inner, m.hidden), ("mlp.down_proj", m.hidden, m.inner)):
             yield f"{prefix}{name}.weight", (rows, cols)
         for name in ("input_layernorm", "post_attention_layernorm"):
-            yield f"{prefix}{name}.weight", (HIDDEN,)
-    yield "model.norm.weight", (HIDDEN,)
+            yield f"{prefix}{name}.weight", (m.hidden,)
+    yield "model.norm.weight", (m.hidden,)
+    if not m.tied:
+        yield "lm_head.weight", (m.vocab, m.hidden)
 
 
 def size_of(shape):
@@ -61,14 +78,15 @@ def write_shard(path, shard, rng):
         os.fsync(file.fileno())
 
 
-def write_model(folder, layers):
+def write_model(folder, m):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps({
-        "model_type": "llama", "vocab_size": VOCAB, "hidden_size": HIDDEN, "intermediate_size": INNER,
-        "num_hidden_layers": layers, "num_attention_heads": HEADS, "num_key_value_heads": KV_HEADS,
-        "head_dim": HEAD_DIM, "rms_norm_eps": 1e-5, "rope_theta": 500000.0, "tie_word_embeddings": True}))
+        "model_type": "llama", "vocab_size": m.vocab, "hidden_size": m.hidden, "intermediate_size": m.inner,
+        "num_hidden_layers": m.layers, "num_attention_heads": m.heads, "num_key_value_heads": m.kv_heads,
+        "head_dim": m.head_dim, "rms_norm_eps": 1e-5, "rope_theta": 500000.0,
+        "tie_word_embeddings": m.tied}))
     shards, filled = [[]], 0
-    for name, shape in tensors(layers):
+    for name, shape in tensors(m):
         if filled + size_of(shape) > SHARD_BYTES:
             shards.append([])
             filled = 0
@@ -137,21 +155,22 @@ def load(server, folder, dtype):
 
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    arguments.add_argument("--layers", type=int, default=24)
+    arguments.add_argument("--shape", choices=SHAPES, default="1b")
+    arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--dtype", default="bf16")
-    arguments.add_argument("--folder", type=pathlib.Path, default=pathlib.Path("build/load_speed"))
     arguments.add_argument("--server", default="build/release/bin/liger-server")
     arguments = arguments.parse_args()
-    if not (arguments.folder / "model.safetensors.index.json").exists():
-        write_model(arguments.folder, arguments.layers)
-    files = sorted(arguments.folder.glob("*.safetensors"))
+    folder = pathlib.Path("build/load_speed") / arguments.shape
+    if not (folder / "model.safetensors.index.json").exists():
+        write_model(folder, SHAPES[arguments.shape])
+    files = sorted(folder.glob("*.safetensors"))
     size = sum(file.stat().st_size for file in files)
     print(f"{len(files)} shards of {size / 1e9:.2f} GB in all, --dtype={arguments.dtype}")
     for cached in (False, True):
         runs = {"cat": [], "fill": [], "load": []}
-        for _ in range(5):
+        for _ in range(arguments.rounds):
             for name, run in (("cat", lambda: cat(files)), ("fill", lambda: fill(files)),
-                              ("load", lambda: load(arguments.server, arguments.folder, arguments.dtype))):
+                              ("load", lambda: load(arguments.server, folder, arguments.dtype))):
                 if cached:
                     cat(files)
                 else:

@@ -9,14 +9,16 @@ namespace {
 // A request at a time, so that the first bytes come while the last are asked for.
 constexpr size_t kRequest = size_t{8} << 20;
 
-}  // namespace
-
-void WillNeed(absl::Span<const std::byte> bytes) {
+// Of all pages that hold some of `bytes`.
+void Advise(absl::Span<const std::byte> bytes, int advice) {
   static const auto kPageSize = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
   const size_t into_page = reinterpret_cast<uintptr_t>(bytes.data()) % kPageSize;
-  madvise(const_cast<std::byte*>(bytes.data()) - into_page, bytes.size() + into_page,
-          MADV_WILLNEED);
+  madvise(const_cast<std::byte*>(bytes.data()) - into_page, bytes.size() + into_page, advice);
 }
+
+}  // namespace
+
+void WillNeed(absl::Span<const std::byte> bytes) { Advise(bytes, MADV_WILLNEED); }
 
 ReadAhead::~ReadAhead() {
   if (!thread_.joinable()) return;
@@ -33,9 +35,10 @@ void ReadAhead::Advance(int64_t bytes) {
 }
 
 void ReadAhead::Run() {
-  for (const absl::Span<const std::byte> part : parts_) {
-    for (size_t at = 0; at < part.size(); at += kRequest) {
-      const absl::Span<const std::byte> piece = part.subspan(at, kRequest);
+  int64_t unreleased = 0;
+  for (size_t i = 0; i < parts_.size(); ++i) {
+    for (size_t at = 0; at < parts_[i].size(); at += kRequest) {
+      const absl::Span<const std::byte> piece = parts_[i].subspan(at, kRequest);
       const auto bytes = static_cast<int64_t>(piece.size());
       for (int64_t read = read_.load(); asked_.load() + bytes > read + window_;
            read = read_.load()) {
@@ -45,6 +48,11 @@ void ReadAhead::Run() {
       if (stopped_.load()) return;
       WillNeed(piece);
       asked_.fetch_add(bytes);
+      unreleased += bytes;
+      if (unreleased < window_) continue;
+      // A page that is still to be read comes back from the page cache.
+      for (size_t part = 0; part <= i; ++part) Advise(parts_[part], MADV_DONTNEED);
+      unreleased = 0;
     }
   }
 }

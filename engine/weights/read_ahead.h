@@ -20,8 +20,9 @@ namespace liger {
 void WillNeed(absl::Span<const std::byte> bytes);
 
 // Asks the kernel for the pages of a mapped file before its reader comes to them, on a thread of
-// its own, so that the disk works while what was read is packed. A page fault asks for what it
-// needs alone, or for what comes next in the file, which is seldom what comes next in the model.
+// its own, so that the disk works while what was read is packed, and lets those go that were read.
+// A page fault asks for what it needs alone, or for what comes next in the file, which is seldom
+// what comes next in the model.
 class ReadAhead {
  public:
   static constexpr int64_t kWindow = int64_t{256} << 20;

@@ -6,10 +6,14 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <cstdio>
+#include <fstream>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "tests/support/temp_folder.h"
 
 namespace liger {
@@ -51,6 +55,19 @@ class ReadAheadTest : public testing::Test {
     return true;
   }
 
+  // Of the mapping, in this process.
+  int64_t ResidentBytes() const {
+    std::ifstream maps("/proc/self/smaps");
+    const std::string begin = absl::StrCat(absl::Hex(reinterpret_cast<uintptr_t>(data_)));
+    bool here = false;
+    for (std::string line; std::getline(maps, line);) {
+      if (absl::StartsWith(line, begin)) here = true;
+      int64_t kib = 0;
+      if (here && std::sscanf(line.c_str(), "Rss: %ld kB", &kib) == 1) return kib << 10;
+    }
+    return -1;
+  }
+
   static constexpr int64_t kSize = 24 * kMiB;
   const TempFolder folder_;
   std::byte* data_;
@@ -78,6 +95,20 @@ TEST_F(ReadAheadTest, BringsThePartsIntoMemoryWhereverTheyBegin) {
     if (!there) std::this_thread::sleep_for(std::chrono::milliseconds(10));
   }
   EXPECT_TRUE(there);
+}
+
+TEST_F(ReadAheadTest, LetsGoOfWhatWasRead) {
+  ReadAhead ahead({Part(0, kSize)}, /*window=*/8 * kMiB);
+  ahead.Advance(1);
+  ASSERT_TRUE(Reaches(ahead, 8 * kMiB));
+  const int64_t before = ResidentBytes();
+  int64_t sum = 0;
+  for (int64_t i = 0; i < 16 * kMiB; ++i) sum += static_cast<int64_t>(data_[i]);
+  EXPECT_EQ(sum, 16 * kMiB * 'w');
+  EXPECT_GT(ResidentBytes(), before + 12 * kMiB);
+  ahead.Advance(16 * kMiB);
+  ASSERT_TRUE(Reaches(ahead, kSize));
+  EXPECT_LT(ResidentBytes(), before + 4 * kMiB);
 }
 
 TEST_F(ReadAheadTest, EndsWhileItWaitsForItsReader) {
