@@ -27,6 +27,7 @@ runtime_packages=(
   libprotobuf32
   libspdlog1.10
   libutf8proc2
+  libxxhash0
   libzstd1
 )
 
@@ -46,6 +47,7 @@ build_packages=(
   libspdlog-dev
   libssl-dev
   libutf8proc-dev
+  libxxhash-dev
   libzstd-dev
   ninja-build
   nlohmann-json3-dev

@@ -107,10 +107,45 @@ absl::Status Damaged() {
   return absl::DataLossError("what the store holds of the session is damaged");
 }
 
-absl::Status ReadVersion(const redisReply& reply, int64_t* version) {
-  const bool number = reply.type == REDIS_REPLY_STRING &&
-                      absl::SimpleAtoi(absl::string_view(reply.str, reply.len), version);
-  return number ? absl::OkStatus() : Damaged();
+absl::Status NoAnswer(absl::string_view why) {
+  return absl::UnavailableError(absl::StrCat("no answer from the state store: ", why));
+}
+
+// A command as hiredis takes it.
+class Pieces {
+ public:
+  explicit Pieces(const std::vector<absl::string_view>& arguments) {
+    for (const absl::string_view argument : arguments) {
+      data_.push_back(argument.data());
+      sizes_.push_back(argument.size());
+    }
+  }
+  int count() const { return static_cast<int>(data_.size()); }
+  const char** data() { return data_.data(); }
+  const size_t* sizes() const { return sizes_.data(); }
+
+ private:
+  std::vector<const char*> data_;
+  std::vector<size_t> sizes_;
+};
+
+absl::Status ReadVersion(absl::string_view text, int64_t* version) {
+  return absl::SimpleAtoi(text, version) ? absl::OkStatus() : Damaged();
+}
+
+// What Redis said in place of an answer.
+absl::Status ErrorOf(absl::string_view error) {
+  // Redis puts words of its own around them.
+  if (absl::StrContains(error, "LIGER_HELD")) {
+    return absl::AbortedError("session_id: another server advances the session");
+  }
+  if (absl::StrContains(error, "LIGER_FENCED")) {
+    return absl::AbortedError("session_id: another server has advanced the session");
+  }
+  if (absl::StartsWith(error, "OOM") || absl::StrContains(error, "OOM command")) {
+    return absl::ResourceExhaustedError("the state store is full");
+  }
+  return absl::UnavailableError(absl::StrCat("the state store refuses: ", error));
 }
 
 timeval TimevalOf(std::chrono::milliseconds time) {
@@ -169,16 +204,17 @@ absl::StatusOr<RedisStore::Held> RedisStore::Take(const SessionKey& key, int64_t
       const Reply taken,
       RunScript(kTake, key, {options_.owner, absl::StrCat(options_.lease.count())}));
   Held held;
-  LIGER_RETURN_IF_ERROR(ReadVersion(*taken, &held.version));
+  if (taken->type != REDIS_REPLY_STRING) return Damaged();
+  LIGER_RETURN_IF_ERROR(ReadVersion({taken->str, taken->len}, &held.version));
   if (held.version == 0 || held.version == known_version) return held;
   // Together, so that they belong together whoever writes.
-  LIGER_ASSIGN_OR_RETURN(Reply stored, Run({"HMGET", NameOf("liger:", key), "version", "bytes"}));
-  if (stored->type != REDIS_REPLY_ARRAY || stored->elements != 2) return Damaged();
-  if (stored->element[0]->type == REDIS_REPLY_NIL) return Held{};  // its time to live ended
-  const redisReply& bytes = *stored->element[1];
-  LIGER_RETURN_IF_ERROR(ReadVersion(*stored->element[0], &held.version));
-  if (bytes.type == REDIS_REPLY_STRING) held.bytes = absl::string_view(bytes.str, bytes.len);
-  held.owner = std::shared_ptr<redisReply>(stored.release(), Free());
+  LIGER_ASSIGN_OR_RETURN(const LargeReply::Values stored,
+                         ReadLarge({"HMGET", NameOf("liger:", key), "version", "bytes"}));
+  if (stored.strings.size() != 2) return Damaged();
+  const std::optional<absl::string_view> version = stored.strings[0];
+  if (!version.has_value()) return Held{};  // its time to live ended
+  LIGER_RETURN_IF_ERROR(ReadVersion(*version, &held.version));
+  held.bytes = stored.strings[1].value_or("");
   return held;
 }
 
@@ -243,8 +279,10 @@ absl::Status RedisStore::SaveStream(const SessionKey& key, absl::string_view byt
 absl::StatusOr<std::string> RedisStore::LoadStream(const SessionKey& key) {
   if (context_ == nullptr) LIGER_RETURN_IF_ERROR(Connect());
   const std::string name = NameOf("liger-stream:", key);
-  LIGER_ASSIGN_OR_RETURN(const Reply reply, Run({"GET", name}));
-  if (reply->type == REDIS_REPLY_STRING) return std::string(reply->str, reply->len);
+  LIGER_ASSIGN_OR_RETURN(const LargeReply::Values stored, ReadLarge({"GET", name}));
+  if (stored.strings.size() == 1 && stored.strings[0].has_value()) {
+    return std::string(*stored.strings[0]);
+  }
   return absl::NotFoundError("there is no such stream (any more)");
 }
 
@@ -269,8 +307,10 @@ absl::StatusOr<std::vector<SnapshotKey>> RedisStore::ListSnapshots(const std::st
 
 absl::StatusOr<std::string> RedisStore::LoadSnapshot(const SnapshotKey& key) {
   if (context_ == nullptr) LIGER_RETURN_IF_ERROR(Connect());
-  LIGER_ASSIGN_OR_RETURN(const Reply reply, Run({"GET", NameOf(key)}));
-  if (reply->type == REDIS_REPLY_STRING) return std::string(reply->str, reply->len);
+  LIGER_ASSIGN_OR_RETURN(const LargeReply::Values stored, ReadLarge({"GET", NameOf(key)}));
+  if (stored.strings.size() == 1 && stored.strings[0].has_value()) {
+    return std::string(*stored.strings[0]);
+  }
   LIGER_RETURN_IF_ERROR(DeleteSnapshot(key));
   return absl::NotFoundError("the snapshot is gone");
 }
@@ -308,9 +348,6 @@ absl::Status RedisStore::Connect() {
     context_ = nullptr;
     return absl::UnavailableError(absl::StrCat("cannot connect to the state store: ", why));
   }
-  // The memory that an answer was read into is kept for the next: new memory costs as much as
-  // reading a state does.
-  context_->reader->maxbuf = 0;
   const auto ask = [this](const std::vector<absl::string_view>& command) {
     const auto reply = Run(command);
     if (!reply.ok()) context_ = nullptr;
@@ -327,32 +364,33 @@ absl::Status RedisStore::Connect() {
 }
 
 absl::StatusOr<RedisStore::Reply> RedisStore::Run(const std::vector<absl::string_view>& arguments) {
-  std::vector<const char*> data;
-  std::vector<size_t> sizes;
-  for (const absl::string_view argument : arguments) {
-    data.push_back(argument.data());
-    sizes.push_back(argument.size());
-  }
+  Pieces pieces(arguments);
   Reply reply(static_cast<redisReply*>(
-      redisCommandArgv(context_.get(), static_cast<int>(data.size()), data.data(), sizes.data())));
+      redisCommandArgv(context_.get(), pieces.count(), pieces.data(), pieces.sizes())));
   if (reply == nullptr) {
-    const std::string why = context_->errstr;
+    absl::Status failed = NoAnswer(context_->errstr);
     context_ = nullptr;  // an answer that comes late must not be taken for the next one
-    return absl::UnavailableError(absl::StrCat("no answer from the state store: ", why));
+    return failed;
   }
   if (reply->type != REDIS_REPLY_ERROR) return reply;
-  const absl::string_view error(reply->str, reply->len);
-  // Redis puts words of its own around them.
-  if (absl::StrContains(error, "LIGER_HELD")) {
-    return absl::AbortedError("session_id: another server advances the session");
+  return ErrorOf(absl::string_view(reply->str, reply->len));
+}
+
+absl::StatusOr<LargeReply::Values> RedisStore::ReadLarge(
+    const std::vector<absl::string_view>& arguments) {
+  Pieces pieces(arguments);
+  int sent = redisAppendCommandArgv(context_.get(), pieces.count(), pieces.data(), pieces.sizes());
+  for (int done = 0; sent == REDIS_OK && done == 0;) {
+    sent = redisBufferWrite(context_.get(), &done);
   }
-  if (absl::StrContains(error, "LIGER_FENCED")) {
-    return absl::AbortedError("session_id: another server has advanced the session");
+  absl::StatusOr<LargeReply::Values> values =
+      sent == REDIS_OK ? large_reply_.Read(context_->fd) : NoAnswer(context_->errstr);
+  if (!values.ok()) {
+    context_ = nullptr;  // an answer that comes late must not be taken for the next one
+    return values;
   }
-  if (absl::StartsWith(error, "OOM") || absl::StrContains(error, "OOM command")) {
-    return absl::ResourceExhaustedError("the state store is full");
-  }
-  return absl::UnavailableError(absl::StrCat("the state store refuses: ", error));
+  if (!values->error.empty()) return ErrorOf(values->error);
+  return values;
 }
 
 std::string RedisStore::NameOf(absl::string_view kind, const SessionKey& key) const {

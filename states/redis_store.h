@@ -12,6 +12,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "states/large_reply.h"
 #include "states/session_table.h"
 
 struct redisContext;
@@ -67,8 +68,8 @@ class RedisStore {
   struct Held {
     // Of what is stored; 0: nothing. Below 0: it was deleted, as the version of that size.
     int64_t version = 0;
-    absl::string_view bytes;            // what is stored, where its version is not the known one
-    std::shared_ptr<const void> owner;  // of the bytes
+    // What is stored, where its version is not the known one. Valid until the next call.
+    absl::string_view bytes;
   };
   // Takes the lease. ABORTED while another server has it.
   absl::StatusOr<Held> Take(const SessionKey& key, int64_t known_version);
@@ -110,8 +111,9 @@ class RedisStore {
   using Reply = std::unique_ptr<redisReply, Free>;
 
   absl::Status Connect();
-  // Unlike RunScript does not connect.
+  // Unlike RunScript these do not connect. ReadLarge is for answers that hold states.
   absl::StatusOr<Reply> Run(const std::vector<absl::string_view>& arguments);
+  absl::StatusOr<LargeReply::Values> ReadLarge(const std::vector<absl::string_view>& arguments);
   std::string NameOf(absl::string_view kind, const SessionKey& key) const;
   std::string AllDeleted() const;
   std::string AllSnapshots() const;
@@ -129,6 +131,7 @@ class RedisStore {
 
   const RedisOptions options_;
   std::unique_ptr<redisContext, Free> context_;
+  LargeReply large_reply_;
 };
 
 }  // namespace liger

@@ -3,6 +3,7 @@
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
+#include <xxhash.h>
 #include <zstd.h>
 
 #include <bit>
@@ -22,7 +23,7 @@ namespace {
 static_assert(std::endian::native == std::endian::little);
 
 constexpr absl::string_view kMagic = "LIGERST\n";
-constexpr uint32_t kVersion = 1;
+constexpr uint32_t kVersion = 2;
 constexpr uint32_t kKeyed = 1;
 constexpr uint32_t kCompressed = 2;
 constexpr size_t kSealBytes = 32;
@@ -121,13 +122,15 @@ int64_t StateContainer::max_bytes() const {
 
 std::string StateContainer::Seal(absl::string_view bytes) const {
   std::string seal(kSealBytes, '\0');
-  const auto* data = reinterpret_cast<const unsigned char*>(bytes.data());
-  auto* out = reinterpret_cast<unsigned char*>(seal.data());
-  unsigned int size = 0;
   if (key_.empty()) {
-    EVP_Digest(data, bytes.size(), out, &size, EVP_sha256(), nullptr);
+    XXH128_canonical_t checksum;
+    XXH128_canonicalFromHash(&checksum, XXH3_128bits(bytes.data(), bytes.size()));
+    std::memcpy(seal.data(), checksum.digest, sizeof(checksum.digest));
   } else {
-    HMAC(EVP_sha256(), key_.data(), static_cast<int>(key_.size()), data, bytes.size(), out, &size);
+    const auto* data = reinterpret_cast<const unsigned char*>(bytes.data());
+    auto* out = reinterpret_cast<unsigned char*>(seal.data());
+    HMAC(EVP_sha256(), key_.data(), static_cast<int>(key_.size()), data, bytes.size(), out,
+         nullptr);
   }
   return seal;
 }
