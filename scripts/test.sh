@@ -108,9 +108,9 @@ make_venv() {
 # Each target is one test: it passes if nothing crashed, hung or leaked in its time.
 fuzz_one() {
   local name=${1##*/} status=0
-  mkdir -p "build/fuzz/corpus/$name"
+  mkdir -p "build/asan-ubsan/corpus/$name"
   "$1" -max_total_time="${FUZZ_SECONDS:-10}" -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 \
-    -verbosity=0 -print_funcs=0 -artifact_prefix="$results/$name-" "build/fuzz/corpus/$name" \
+    -verbosity=0 -print_funcs=0 -artifact_prefix="$results/$name-" "build/asan-ubsan/corpus/$name" \
     >"$results/$name.log" 2>&1 || status=$?
   echo "$status" >"$results/$name.status"
 }
@@ -120,8 +120,8 @@ run_fuzzers() {
   export results
   export -f fuzz_one
   rm -f "$results"/*_fuzz.status
-  printf '%s\n' build/fuzz/bin/*_fuzz | xargs -P "$jobs" -I TARGET bash -c 'fuzz_one TARGET'
-  for target in build/fuzz/bin/*_fuzz; do
+  printf '%s\n' build/asan-ubsan/bin/*_fuzz | xargs -P "$jobs" -I TARGET bash -c 'fuzz_one TARGET'
+  for target in build/asan-ubsan/bin/*_fuzz; do
     name=${target##*/}
     printf '\n== fuzz %s\n' "$name"
     grep '^stat::' "$results/$name.log"
@@ -187,6 +187,7 @@ if [ -z "$fast" ]; then
       run_pytest .venv asan-ubsan-server tests/server \
       --ignore=tests/server/soak_test.py --ignore=tests/server/faults_test.py \
       --ignore=tests/server/memory_test.py --ignore=tests/server/clock_test.py
+    run_fuzzers
   fi
   # The threads are the engine's and the scheduler's.
   if stage "build tsan" build tsan; then
@@ -198,6 +199,5 @@ if [ -z "$fast" ]; then
     mapfile -t said <"$results/linearize-packages.log"
     failures+=("${said[@]}")
   fi
-  if stage "build fuzz" build fuzz; then run_fuzzers; fi
 fi
 finish

@@ -109,7 +109,7 @@ TEST(ListenerTest, DropsWhatIsOverTheLimit) {
 }
 
 TEST(ListenerTest, GoesOnAfterThereWasNoDescriptor) {
-#ifdef __SANITIZE_ADDRESS__
+#ifdef LIGER_SANITIZED
   GTEST_SKIP() << "UndefinedBehaviorSanitizer needs descriptors of its own to look at an object";
 #endif
   auto listener = Listener::Bind({.address = "127.0.0.1:0"});
