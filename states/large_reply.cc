@@ -9,7 +9,6 @@
 #include <utility>
 
 #include "absl/strings/numbers.h"
-#include "absl/strings/str_cat.h"
 #include "engine/status_macros.h"
 
 namespace liger {
@@ -21,9 +20,7 @@ constexpr int64_t kMaxStrings = 16;
 constexpr int64_t kMaxBytes = int64_t{512} << 20;  // Redis's own limit of a value
 constexpr absl::string_view kEnd = "\r\n";
 
-absl::Status Failed(absl::string_view why) {
-  return absl::UnavailableError(absl::StrCat("no answer from the state store: ", why));
-}
+absl::Status Failed(absl::string_view why) { return absl::UnavailableError(why); }
 
 // The number of a line behind its first character. -1: nil.
 absl::StatusOr<int64_t> Number(absl::string_view line, int64_t limit) {

@@ -17,8 +17,7 @@ namespace liger {
 
 // Reads an answer of one or a few large values from a connection's socket (RESP2, redis.io/docs/
 // reference/protocol-spec), into memory that it keeps for the next one. hiredis copies a value
-// twice more and makes new memory for it, which for a state of 3.5 MB takes as long as Redis takes
-// to send it.
+// twice more and makes new memory for it: 4.1 ms in place of 2.7 for a state of 3.5 MB.
 class LargeReply {
  public:
   struct Values {

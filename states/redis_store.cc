@@ -384,10 +384,11 @@ absl::StatusOr<LargeReply::Values> RedisStore::ReadLarge(
     sent = redisBufferWrite(context_.get(), &done);
   }
   absl::StatusOr<LargeReply::Values> values =
-      sent == REDIS_OK ? large_reply_.Read(context_->fd) : NoAnswer(context_->errstr);
+      sent == REDIS_OK ? large_reply_.Read(context_->fd) : absl::UnavailableError(context_->errstr);
   if (!values.ok()) {
+    absl::Status failed = NoAnswer(values.status().message());
     context_ = nullptr;  // an answer that comes late must not be taken for the next one
-    return values;
+    return failed;
   }
   if (!values->error.empty()) return ErrorOf(values->error);
   return values;

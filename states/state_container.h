@@ -25,10 +25,8 @@ namespace liger {
 //   progress    i64 each: position, committed, folded, hidden (engine/saved_state.h)
 //   ledger      i64 count, then that many u32: position tokens, or one more, not absorbed yet
 //   state       i64 size, then as many bytes: as engine/backend.h lays them out, or their frame
-//   seal        32 bytes over all before: HMAC-SHA-256 with the servers' key, or without one XXH3's
-//   128
-//               bits (canonical, xxhash.com) and zeros: eleven times as fast, where damage alone
-//               counts
+//   seal        32 bytes over all before: HMAC-SHA-256 with the servers' key; without one, where
+//               damage alone counts, the 128 bits of XXH3 (canonical, xxhash.com) and zeros
 //
 // Immutable, so thread-safe.
 class StateContainer {
