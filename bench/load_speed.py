@@ -1,12 +1,18 @@
 #!/usr/bin/env python3
 """How fast a sharded safetensors folder is loaded, beside how fast the disk gives its bytes.
 
-    bench/load_speed.py [--shape=1b|8b] [--rounds=5] [--dtype=bf16] [--server=PATH]
+    bench/load_speed.py [--shape=1b|8b] [--rounds=3] [--dtype=bf16] [--server=PATH]
 
 Writes a model of random bf16 weights in shards (3 GB of Llama 3.2 1B's layers, or all of Llama 3 8B's shape,
-16 GB; needs numpy) to build/load_speed, then by turns, with the files out of the page cache: reads them as cat
-does, which keeps nothing; reads them into new memory, which a model needs too, with a thread a core; and has
-liger-server load them. Then the same with the files in the cache. Prints medians."""
+16 GB; needs numpy) to build/load_speed, then by turns reads them as cat does, which keeps nothing; reads them into
+new memory, which a model needs too, with a thread a core; and has liger-server load them:
+
+    rested   the files out of the page cache, and nothing done for ten seconds: a server that starts. A virtual
+             machine's free memory is the host's again by then, and costs more than the disk's bytes
+    at once  the files read and put out of the page cache right before, so that there is memory at hand
+    cached   the files in the page cache
+
+Prints medians."""
 
 import argparse
 import concurrent.futures
@@ -22,6 +28,7 @@ import tempfile
 import time
 
 import numpy
+
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
@@ -156,7 +163,7 @@ def load(server, folder, dtype):
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     arguments.add_argument("--shape", choices=SHAPES, default="1b")
-    arguments.add_argument("--rounds", type=int, default=5)
+    arguments.add_argument("--rounds", type=int, default=3)
     arguments.add_argument("--dtype", default="bf16")
     arguments.add_argument("--server", default="build/release/bin/liger-server")
     arguments = arguments.parse_args()
@@ -166,21 +173,22 @@ def main():
     files = sorted(folder.glob("*.safetensors"))
     size = sum(file.stat().st_size for file in files)
     print(f"{len(files)} shards of {size / 1e9:.2f} GB in all, --dtype={arguments.dtype}")
-    for cached in (False, True):
+    for state in ("rested", "at once", "cached"):
         runs = {"cat": [], "fill": [], "load": []}
         for _ in range(arguments.rounds):
             for name, run in (("cat", lambda: cat(files)), ("fill", lambda: fill(files)),
                               ("load", lambda: load(arguments.server, folder, arguments.dtype))):
-                if cached:
-                    cat(files)
-                else:
+                cat(files)
+                if state != "cached":
                     forget(files)
+                if state == "rested":
+                    time.sleep(10)
                 runs[name].append(run())
         for name, results in runs.items():
             seconds = statistics.median(seconds for seconds, _ in results)
             memory = max(memory for _, memory in results)
-            print(f"{'cached' if cached else 'disk':>6} {name:>4}: {seconds:6.2f} s, {size / seconds / 1e6:7.0f} MB/s"
-                  + (f", most memory {memory / 1e9:.2f} GB" if memory else ""))
+            print(f"{state:>7} {name:>4}: {seconds:6.2f} s, {size / seconds / 1e6:7.0f} MB/s"
+                  + (f", most memory {memory / 1e9:.2f} GB" if memory else ""), flush=True)
 
 
 if __name__ == "__main__":

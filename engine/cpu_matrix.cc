@@ -1,6 +1,7 @@
 #include "engine/cpu_matrix.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <utility>
 
@@ -188,11 +189,11 @@ absl::StatusOr<CpuMatrix> PackMatrix(const Checkpoint& checkpoint,
   CpuMatrix matrix;
   LIGER_ASSIGN_OR_RETURN(matrix.weights, AllocatePacked(plan.type, rows, cols));
   const int panels = cpu::NumPanels(rows);
-  pool->Run([&](int part, int parts) {
+  // Threads take panels in turn, not a stretch each: so they are read in the order of the file.
+  std::atomic<int> next_panel{0};
+  pool->Run([&](int /*part*/, int /*parts*/) {
     Packer packer(checkpoint, plan, cols, matrix.weights.buffer.data());
-    const auto begin = static_cast<int>(int64_t{panels} * part / parts);
-    const auto end = static_cast<int>(int64_t{panels} * (part + 1) / parts);
-    for (int panel = begin; panel < end; ++panel) {
+    for (int panel = next_panel++; panel < panels; panel = next_panel++) {
       const int first = panel * kPanelRows;
       const int last = std::min(first + kPanelRows, rows);
       int tensor_first = 0;  // row of the stack where the tensor begins

@@ -7,7 +7,7 @@
 #include <cstdlib>
 
 #include "absl/strings/escaping.h"
-#include "engine/weights/read_ahead.h"
+#include "engine/weights/mapped_file.h"
 
 namespace liger {
 namespace {

@@ -83,6 +83,9 @@ class Gguf {
   absl::Span<const std::byte> header() const { return header_; }
   int64_t file_bytes() const { return file_bytes_; }
 
+  // nullptr for what was parsed from bytes.
+  const MappedFile* file() const { return file_.get(); }
+
   // See MappedFile; nothing for a Gguf parsed from bytes.
   absl::Status status() const;
   void ReleasePages() const;

@@ -16,7 +16,7 @@
 #include "engine/weights/dequantize.h"
 #include "engine/weights/digest.h"
 #include "engine/weights/model_tensors.h"
-#include "engine/weights/read_ahead.h"
+#include "engine/weights/weight_stream.h"
 
 namespace liger {
 namespace {
@@ -202,7 +202,7 @@ class GgufCheckpoint final : public Checkpoint {
   // Finds the file's tensor for each of the model's, and checks that no other is there.
   absl::Status Bind() {
     absl::flat_hash_set<const GgufTensor*> bound = {gguf_.FindTensor("rope_freqs.weight")};
-    std::vector<absl::Span<const std::byte>> in_order;
+    std::vector<WeightStream::Part> in_order;
     const std::vector<TensorInfo> wanted = ModelTensors(config_);
     for (const TensorInfo& info : wanted) {
       const std::string name = GgufName(info.name);
@@ -210,7 +210,7 @@ class GgufCheckpoint final : public Checkpoint {
       LIGER_RETURN_IF_ERROR(
           CheckTensor(name, source == nullptr ? nullptr : &source->shape, info.shape));
       bound.insert(source);
-      in_order.push_back(source->data);
+      in_order.push_back({gguf_.file(), source->data});
       const bool interleaved =
           architecture_.interleaved_rope &&
           (absl::StrContains(name, ".attn_q.") || absl::StrContains(name, ".attn_k."));
@@ -224,7 +224,7 @@ class GgufCheckpoint final : public Checkpoint {
       }
     }
     identity_ = ComputeIdentity();
-    read_ahead_ = std::make_unique<ReadAhead>(std::move(in_order));
+    stream_ = std::make_unique<WeightStream>(in_order);
     return absl::OkStatus();
   }
 
@@ -237,23 +237,18 @@ class GgufCheckpoint final : public Checkpoint {
   }
 
   void ReadRows(const TensorInfo& info, int64_t first_row, absl::Span<float> out) const override {
-    const Tensor& tensor = tensors_.find(info.name)->second;
-    const int64_t size = info.row_size();
-    const int64_t row_bytes = StoredBytes(tensor.source->type, size);
-    const std::byte* data = tensor.source->data.data();
-    if (!tensor.interleaved) {
-      Dequantize(tensor.source->type, data + first_row * row_bytes, out);
-    } else if (info.shape.size() == 1) {
-      std::vector<float> stored(size);
-      Dequantize(tensor.source->type, data, absl::MakeSpan(stored));
-      for (int64_t i = 0; i < size; ++i) out[i] = stored[StoredRow(i)];
-    } else {
-      for (size_t done = 0; done < out.size(); done += size, ++first_row) {
-        Dequantize(tensor.source->type, data + StoredRow(first_row) * row_bytes,
-                   out.subspan(done, size));
+    const DataType type = StoredType(info);
+    const int64_t rows = static_cast<int64_t>(out.size()) / info.row_size();
+    thread_local std::vector<std::byte> stored;
+    stored.resize(rows * StoredBytes(type, info.row_size()));
+    ReadStored(info, first_row, rows, stored.data());
+    Dequantize(type, stored.data(), out);
+    if (tensors_.find(info.name)->second.interleaved && info.shape.size() == 1) {
+      const std::vector<float> as_stored(out.begin(), out.end());
+      for (size_t i = 0; i < out.size(); ++i) {
+        out[i] = as_stored[StoredRow(static_cast<int64_t>(i))];
       }
     }
-    read_ahead_->Advance(StoredBytes(tensor.source->type, static_cast<int64_t>(out.size())));
   }
 
   CheckpointSource source() const override {
@@ -277,11 +272,13 @@ class GgufCheckpoint final : public Checkpoint {
                   std::byte* out) const override {
     const Tensor& tensor = tensors_.find(info.name)->second;
     const int64_t row_bytes = StoredBytes(tensor.source->type, info.row_size());
-    for (int64_t row = first_row; row < first_row + num_rows; ++row, out += row_bytes) {
-      const int64_t stored = tensor.interleaved ? StoredRow(row) : row;
-      std::memcpy(out, tensor.source->data.data() + stored * row_bytes, row_bytes);
+    if (!tensor.interleaved || info.shape.size() == 1) {
+      stream_->Read(tensor.source->data.subspan(first_row * row_bytes, num_rows * row_bytes), out);
+      return;
     }
-    read_ahead_->Advance(num_rows * row_bytes);
+    for (int64_t row = first_row; row < first_row + num_rows; ++row, out += row_bytes) {
+      stream_->Read(tensor.source->data.subspan(StoredRow(row) * row_bytes, row_bytes), out);
+    }
   }
 
   void ReleasePages() const override { gguf_.ReleasePages(); }
@@ -315,7 +312,7 @@ class GgufCheckpoint final : public Checkpoint {
   ModelConfig config_;
   absl::flat_hash_map<std::string, Tensor> tensors_;  // filled by Bind() alone: pointers stay valid
   std::string identity_;
-  std::unique_ptr<ReadAhead> read_ahead_;  // the last: its thread ends before the file is gone
+  std::unique_ptr<WeightStream> stream_;  // the last: its thread ends before the file is gone
 };
 
 }  // namespace

@@ -16,8 +16,8 @@
 #include "engine/weights/hf_config.h"
 #include "engine/weights/mapped_file.h"
 #include "engine/weights/model_tensors.h"
-#include "engine/weights/read_ahead.h"
 #include "engine/weights/safetensors_folder.h"
+#include "engine/weights/weight_stream.h"
 
 namespace liger {
 namespace {
@@ -30,13 +30,13 @@ class HfCheckpoint final : public Checkpoint {
   // Finds the files' tensor for each of the model's, and checks that no other is there.
   absl::Status Bind() {
     absl::flat_hash_set<const SafetensorsTensor*> bound;
-    std::vector<absl::Span<const std::byte>> in_order;
+    std::vector<WeightStream::Part> in_order;
     for (TensorInfo& info : ModelTensors(config_)) {
       const SafetensorsTensor* source = files_.FindTensor(info.name);
       LIGER_RETURN_IF_ERROR(
           CheckTensor(info.name, source == nullptr ? nullptr : &source->shape, info.shape));
       bound.insert(source);
-      in_order.push_back(source->data);
+      in_order.push_back({files_.FileOf(info.name), source->data});
       const std::string name = info.name;
       tensors_.emplace(name, Tensor{std::move(info), source});
     }
@@ -50,7 +50,7 @@ class HfCheckpoint final : public Checkpoint {
       }
     }
     identity_ = ComputeIdentity();
-    read_ahead_ = std::make_unique<ReadAhead>(std::move(in_order));
+    stream_ = std::make_unique<WeightStream>(in_order);
     return absl::OkStatus();
   }
 
@@ -65,8 +65,11 @@ class HfCheckpoint final : public Checkpoint {
   void ReadRows(const TensorInfo& info, int64_t first_row, absl::Span<float> out) const override {
     const SafetensorsTensor& source = *tensors_.find(info.name)->second.source;
     const int64_t row_bytes = StoredBytes(source.type, info.row_size());
-    Dequantize(source.type, source.data.data() + first_row * row_bytes, out);
-    read_ahead_->Advance(StoredBytes(source.type, static_cast<int64_t>(out.size())));
+    const int64_t size = StoredBytes(source.type, static_cast<int64_t>(out.size()));
+    thread_local std::vector<std::byte> stored;
+    stored.resize(size);
+    stream_->Read(source.data.subspan(first_row * row_bytes, size), stored.data());
+    Dequantize(source.type, stored.data(), out);
   }
 
   DataType StoredType(const TensorInfo& info) const override {
@@ -77,8 +80,7 @@ class HfCheckpoint final : public Checkpoint {
                   std::byte* out) const override {
     const SafetensorsTensor& source = *tensors_.find(info.name)->second.source;
     const int64_t row_bytes = StoredBytes(source.type, info.row_size());
-    std::memcpy(out, source.data.data() + first_row * row_bytes, num_rows * row_bytes);
-    read_ahead_->Advance(num_rows * row_bytes);
+    stream_->Read(source.data.subspan(first_row * row_bytes, num_rows * row_bytes), out);
   }
 
   CheckpointSource source() const override {
@@ -128,7 +130,7 @@ class HfCheckpoint final : public Checkpoint {
   ModelConfig config_;
   absl::flat_hash_map<std::string, Tensor> tensors_;  // filled by Bind() alone: pointers stay valid
   std::string identity_;
-  std::unique_ptr<ReadAhead> read_ahead_;  // the last: its thread ends before the files are gone
+  std::unique_ptr<WeightStream> stream_;  // the last: its thread ends before the files are gone
 };
 
 absl::Status In(absl::string_view path, const absl::Status& status) {

@@ -3,9 +3,11 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <utility>
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/status/status.h"
@@ -13,6 +15,36 @@
 #include "engine/weights/bus_errors.h"
 
 namespace liger {
+
+namespace {
+
+size_t PageSize() {
+  static const auto size = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  return size;
+}
+
+// Of the same file as `info`; -1 where the file system refuses, or `path` is another file by now.
+int OpenDirect(const std::string& path, const struct stat& info) {
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_DIRECT);
+  struct stat opened;
+  if (fd < 0) return -1;
+  if (fstat(fd, &opened) == 0 && opened.st_dev == info.st_dev && opened.st_ino == info.st_ino) {
+    return fd;
+  }
+  close(fd);
+  return -1;
+}
+
+// Of all pages that hold some of `bytes`.
+void Advise(absl::Span<const std::byte> bytes, int advice) {
+  const size_t in_page = reinterpret_cast<uintptr_t>(bytes.data()) % PageSize();
+  madvise(const_cast<std::byte*>(bytes.data()) - in_page, bytes.size() + in_page, advice);
+}
+
+}  // namespace
+
+void WillNeed(absl::Span<const std::byte> bytes) { Advise(bytes, MADV_WILLNEED); }
+void DoneWith(absl::Span<const std::byte> bytes) { Advise(bytes, MADV_DONTNEED); }
 
 absl::StatusOr<std::shared_ptr<const MappedFile>> MappedFile::Open(const std::string& path) {
   // Not blocking, so that a FIFO in place of a file is refused instead of waited for.
@@ -26,7 +58,9 @@ absl::StatusOr<std::shared_ptr<const MappedFile>> MappedFile::Open(const std::st
     return absl::InvalidArgumentError(absl::StrCat(path, " is not a regular file"));
   }
   const auto size = static_cast<size_t>(info.st_size);
-  if (size == 0) return std::shared_ptr<const MappedFile>(new MappedFile(path, nullptr, 0, -1));
+  if (size == 0) {
+    return std::shared_ptr<const MappedFile>(new MappedFile(path, -1, -1, nullptr, 0, -1));
+  }
 
   void* data = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd, 0);
   if (data == MAP_FAILED) return absl::ErrnoToStatus(errno, absl::StrCat("cannot map ", path));
@@ -37,13 +71,42 @@ absl::StatusOr<std::shared_ptr<const MappedFile>> MappedFile::Open(const std::st
     return absl::ResourceExhaustedError(
         absl::StrCat("cannot map ", path, ": ", kMaxGuardedMappings, " files are mapped already"));
   }
-  return std::shared_ptr<const MappedFile>(new MappedFile(path, bytes, size, guard));
+  // IsCached() is not to bring in what it asks for, and whatever comes after it.
+  posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
+  std::move(close_fd).Cancel();
+  return std::shared_ptr<const MappedFile>(
+      new MappedFile(path, fd, OpenDirect(path, info), bytes, size, guard));
 }
 
 MappedFile::~MappedFile() {
   if (size_ == 0) return;
   ReleaseGuard(guard_);
   munmap(const_cast<std::byte*>(data_), size_);
+  close(fd_);
+  if (direct_fd_ >= 0) close(direct_fd_);
+}
+
+bool MappedFile::IsCached(size_t begin, size_t size) const {
+  constexpr size_t kSamples = 16;
+  for (size_t sample = 0; sample < kSamples; ++sample) {
+    std::byte byte;
+    iovec to = {&byte, 1};
+    const auto at = static_cast<off_t>(begin + (size - 1) * sample / (kSamples - 1));
+    if (preadv2(fd_, &to, 1, at, RWF_NOWAIT) != 1) return false;
+  }
+  return true;
+}
+
+bool MappedFile::Read(size_t begin, size_t size, std::byte* out) const {
+  const size_t in_page = begin % PageSize();
+  begin -= in_page;
+  size += in_page;
+  out -= in_page;
+  // Whole pages, of which the file's last may hold fewer bytes.
+  const size_t pages = (size + PageSize() - 1) / PageSize() * PageSize();
+  const ssize_t read =
+      pread(direct_fd_ >= 0 ? direct_fd_ : fd_, out, pages, static_cast<off_t>(begin));
+  return read >= static_cast<ssize_t>(size);
 }
 
 absl::Status MappedFile::status() const {
@@ -53,7 +116,7 @@ absl::Status MappedFile::status() const {
 }
 
 void MappedFile::ReleasePages() const {
-  if (size_ > 0) madvise(const_cast<std::byte*>(data_), size_, MADV_DONTNEED);
+  if (size_ > 0) DoneWith(bytes());
 }
 
 }  // namespace liger

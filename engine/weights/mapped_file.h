@@ -1,4 +1,4 @@
-// A file mapped read-only.
+// A file mapped read-only, and read.
 
 #ifndef LIGER_ENGINE_WEIGHTS_MAPPED_FILE_H_
 #define LIGER_ENGINE_WEIGHTS_MAPPED_FILE_H_
@@ -14,6 +14,12 @@
 #include "absl/types/span.h"
 
 namespace liger {
+
+// Has the kernel read the pages of a mapped file's `bytes`, and no others, without waiting for
+// them. Advice: whoever reads them can do without it, so an error is of no concern.
+void WillNeed(absl::Span<const std::byte> bytes);
+// Gives the pages that hold some of the bytes back to the kernel, as MappedFile::ReleasePages().
+void DoneWith(absl::Span<const std::byte> bytes);
 
 // Immutable, so thread-safe. A file that is truncated while it is mapped, or whose disk fails,
 // reads as zeros from there on and is reported by status(), instead of ending the process by SIGBUS
@@ -35,14 +41,29 @@ class MappedFile {
   // DATA_LOSS, naming the path, once a read of bytes() met a page that the file no longer has.
   absl::Status status() const;
 
+  // Whether the page cache has the bytes, by samples.
+  bool IsCached(size_t begin, size_t size) const;
+
+  // Reads bytes of the file, past the page cache where the file system can. `out` is like `begin`
+  // in its place on a page, and pages that hold some of the bytes are written whole. False where
+  // that fails: bytes() has them, or says what is wrong.
+  bool Read(size_t begin, size_t size, std::byte* out) const;
+
   // Gives the pages back to the kernel; they are read from the file again when touched.
   void ReleasePages() const;
 
  private:
-  MappedFile(std::string path, const std::byte* data, size_t size, int guard)
-      : path_(std::move(path)), data_(data), size_(size), guard_(guard) {}
+  MappedFile(std::string path, int fd, int direct_fd, const std::byte* data, size_t size, int guard)
+      : path_(std::move(path)),
+        fd_(fd),
+        direct_fd_(direct_fd),
+        data_(data),
+        size_(size),
+        guard_(guard) {}
 
   const std::string path_;
+  const int fd_;
+  const int direct_fd_;  // reads past the page cache; -1 where the file system cannot
   const std::byte* data_;
   size_t size_;
   int guard_;  // of bus_errors.h; -1 for no bytes

@@ -45,6 +45,9 @@ class Safetensors {
   // Everything before the tensors' data: the JSON and its size.
   absl::Span<const std::byte> header() const { return header_; }
 
+  // nullptr for what was parsed from bytes.
+  const MappedFile* file() const { return file_.get(); }
+
   // See MappedFile; nothing for what was parsed from bytes.
   absl::Status status() const;
   void ReleasePages() const;

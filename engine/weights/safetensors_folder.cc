@@ -129,6 +129,10 @@ const SafetensorsTensor* SafetensorsFolder::FindTensor(absl::string_view name) c
   return found == tensors_.end() ? nullptr : found->second.tensor;
 }
 
+const MappedFile* SafetensorsFolder::FileOf(absl::string_view name) const {
+  return files_[tensors_.find(name)->second.file].file();
+}
+
 absl::Status SafetensorsFolder::status() const {
   absl::Status status;
   for (const Safetensors& file : files_) status.Update(file.status());

@@ -36,6 +36,8 @@ class SafetensorsFolder {
 
   // nullptr where there is none.
   const SafetensorsTensor* FindTensor(absl::string_view name) const;
+  // The file that has a tensor that FindTensor() returned.
+  const MappedFile* FileOf(absl::string_view name) const;
   // Sorted by their names.
   absl::Span<const Safetensors> files() const { return files_; }
 

@@ -60,6 +60,37 @@ void PackConverted(const From* source, int first_row, int num_rows, int cols, To
   }
 }
 
+using Eight = uint16_t __attribute__((vector_size(16)));
+
+// Rows of eight numbers become columns: three perfect shuffles of the rows make a transposition.
+void Transpose(Eight (&rows)[8]) {
+  for (int round = 0; round < 3; ++round) {
+    Eight shuffled[8];
+    for (int i = 0; i < 4; ++i) {
+      shuffled[2 * i] = __builtin_shufflevector(rows[i], rows[i + 4], 0, 8, 1, 9, 2, 10, 3, 11);
+      shuffled[2 * i + 1] =
+          __builtin_shufflevector(rows[i], rows[i + 4], 4, 12, 5, 13, 6, 14, 7, 15);
+    }
+    for (int i = 0; i < 8; ++i) rows[i] = shuffled[i];
+  }
+}
+
+// A whole panel of a multiple of eight columns.
+void PackPanel(const uint16_t* source, int cols, uint16_t* panel) {
+  for (int col = 0; col < cols; col += 8) {
+    for (int half = 0; half < kPanelRows; half += 8) {
+      Eight rows[8];
+      for (int r = 0; r < 8; ++r) {
+        __builtin_memcpy(&rows[r], source + int64_t{half + r} * cols + col, sizeof(Eight));
+      }
+      Transpose(rows);
+      for (int k = 0; k < 8; ++k) {
+        __builtin_memcpy(panel + int64_t{col + k} * kPanelRows + half, &rows[k], sizeof(Eight));
+      }
+    }
+  }
+}
+
 }  // namespace
 
 size_t PackedBytes(DType type, int64_t rows, int64_t cols) {
@@ -80,6 +111,10 @@ void PackRows(const float* source, int first_row, int num_rows, int cols, DType 
 }
 
 void PackRows(const uint16_t* source, int first_row, int num_rows, int cols, void* data) {
+  if (first_row % kPanelRows == 0 && num_rows == kPanelRows && cols % 8 == 0) {
+    PackPanel(source, cols, static_cast<uint16_t*>(data) + RowStart(first_row, cols));
+    return;
+  }
   PackConverted(source, first_row, num_rows, cols, static_cast<uint16_t*>(data),
                 [](uint16_t value) { return value; });
 }

@@ -9,6 +9,7 @@
 #include <limits>
 #include <memory>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "tests/kernels/isas.h"
@@ -84,20 +85,22 @@ TEST(PackedMatrixTest, RoundTripsFloat32) {
 }
 
 TEST(PackedMatrixTest, Bf16RowsArePackedAsTheyAre) {
-  const int rows = 37;
-  const int cols = 300;
-  std::vector<uint16_t> source(rows * cols);
-  for (size_t i = 0; i < source.size(); ++i) source[i] = static_cast<uint16_t>(i * 40503u >> 3);
-  std::vector<uint16_t> packed(PackedBytes(DType::kBf16, rows, cols) / sizeof(uint16_t));
-  PackRows(source.data(), 0, 20, cols, packed.data());
-  PackRows(&source[20 * cols], 20, rows - 20, cols, packed.data());
-  const PackedMatrix matrix{
-      .data = packed.data(), .type = DType::kBf16, .rows = rows, .cols = cols};
-  std::vector<float> row(cols);
-  for (int r = 0; r < rows; ++r) {
-    UnpackRow(matrix, r, row.data());
-    for (int k = 0; k < cols; ++k) {
-      EXPECT_EQ(std::bit_cast<uint32_t>(row[k]), uint32_t{source[r * cols + k]} << 16);
+  const int rows = 53;
+  for (const int cols : {300, 304}) {  // whole panels of the second are packed eight by eight
+    std::vector<uint16_t> source(rows * cols);
+    for (size_t i = 0; i < source.size(); ++i) source[i] = static_cast<uint16_t>(i * 40503u >> 3);
+    std::vector<uint16_t> packed(PackedBytes(DType::kBf16, rows, cols) / sizeof(uint16_t));
+    for (const auto& [first, end] : {std::pair(0, 16), {16, 32}, {32, 36}, {36, 53}}) {
+      PackRows(&source[first * cols], first, end - first, cols, packed.data());
+    }
+    const PackedMatrix matrix{
+        .data = packed.data(), .type = DType::kBf16, .rows = rows, .cols = cols};
+    std::vector<float> row(cols);
+    for (int r = 0; r < rows; ++r) {
+      UnpackRow(matrix, r, row.data());
+      for (int k = 0; k < cols; ++k) {
+        EXPECT_EQ(std::bit_cast<uint32_t>(row[k]), uint32_t{source[r * cols + k]} << 16);
+      }
     }
   }
 }

@@ -34,6 +34,27 @@ TEST(MappedFileTest, GivesTheBytes) {
   EXPECT_THAT((*empty)->status(), IsOk());
 }
 
+TEST(MappedFileTest, ReadsWholePagesFromAnyByteToTheEnd) {
+  const TempFolder folder;
+  std::string contents(3 * kPage + 100, '\0');
+  std::iota(contents.begin(), contents.end(), 0);
+  const std::string path = folder.Write("file", contents);
+  const auto file = MappedFile::Open(path);
+  ASSERT_THAT(file, IsOk());
+  EXPECT_TRUE((*file)->IsCached(0, contents.size()));
+
+  alignas(kPage) static std::byte pages[4 * kPage];
+  for (const size_t begin : {size_t{0}, size_t{7}, kPage + 1}) {
+    const size_t size = contents.size() - begin;
+    std::byte* const out = pages + begin % kPage;
+    ASSERT_TRUE((*file)->Read(begin, size, out));
+    EXPECT_EQ(absl::string_view(reinterpret_cast<char*>(out), size), contents.substr(begin));
+  }
+  std::filesystem::resize_file(path, kPage);
+  EXPECT_TRUE((*file)->Read(0, kPage, pages));
+  EXPECT_FALSE((*file)->Read(0, kPage + 1, pages));
+}
+
 TEST(MappedFileTest, ATruncatedFileReadsAsZerosAndIsReported) {
   const TempFolder folder;
   const std::string path = folder.Write("file", std::string(64 * kPage, 1));
