@@ -2,7 +2,7 @@
 #   scripts/build_image.sh        builds the CPU's and queries the server in it
 #   docker run --read-only -p 50051:50051 -v "$PWD/build/models:/models:ro" \
 #     liger-serve:cpu --model=/models/SmolLM2-135M-Instruct.Q4_1.gguf \
-#     --adapter=/usr/share/liger/adapters/smollm2-135m-instruct-liger-gla-r19
+#     --adapter=/usr/share/liger/adapters/smollm2-135m-instruct-liger-gla-mixed-rank
 #   docker build --target cuda --tag liger-serve:cuda .
 #   docker run --gpus all ... liger-serve:cuda --backend=cuda ...
 
@@ -28,8 +28,8 @@ LABEL org.opencontainers.image.title="liger-serve" \
 COPY scripts/install_deps.sh /tmp/
 RUN /tmp/install_deps.sh --runtime \
     && rm -rf /tmp/install_deps.sh /var/lib/apt/lists/* /var/cache/apt/* /var/log/*
-COPY models/smollm2-135m-instruct-liger-gla-r19/ \
-     /usr/share/liger/adapters/smollm2-135m-instruct-liger-gla-r19/
+COPY models/smollm2-135m-instruct-liger-gla-mixed-rank/ \
+     /usr/share/liger/adapters/smollm2-135m-instruct-liger-gla-mixed-rank/
 # A container is reached from outside itself, unlike a server started by hand.
 ENV LIGER_LISTEN=0.0.0.0:50051 \
     LIGER_HEALTH_LISTEN=0.0.0.0:50052 \

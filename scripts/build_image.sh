@@ -28,7 +28,7 @@ done
 tag=${tag:-liger-serve:$target}
 
 readonly model=SmolLM2-135M-Instruct.Q4_1.gguf
-readonly adapter=/usr/share/liger/adapters/smollm2-135m-instruct-liger-gla-r19
+readonly adapter=/usr/share/liger/adapters/smollm2-135m-instruct-liger-gla-mixed-rank
 readonly base=docker.io/library/debian:bookworm-slim
 toolkit=docker.io/$(sed -nE 's/^FROM (nvidia\S+) AS toolkit$/\1/p' Dockerfile)
 readonly toolkit

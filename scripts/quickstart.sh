@@ -17,7 +17,7 @@ HELP
 
 readonly server=$PWD/build/release/bin/liger-server
 readonly client=$PWD/build/release/bin/liger-client
-readonly adapter=models/smollm2-135m-instruct-liger-gla-r19
+readonly adapter=models/smollm2-135m-instruct-liger-gla-mixed-rank
 readonly run=build/quickstart
 
 port=

@@ -19,7 +19,7 @@ MODELS = ROOT / "build/models"
 LLAMA = ROOT / "build/llama.cpp/bin"
 Q4_1 = MODELS / "SmolLM2-135M-Instruct.Q4_1.gguf"
 Q4_0 = MODELS / "SmolLM2-135M-Instruct.Q4_0.gguf"
-ADAPTER = ROOT / "models/smollm2-135m-instruct-liger-gla-r19"
+ADAPTER = ROOT / "models/smollm2-135m-instruct-liger-gla-mixed-rank"
 
 
 def run(command):

@@ -30,7 +30,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 MODELS = ROOT / "build/models"
 BIN = ROOT / "build/release/bin"
 LLAMA = ROOT / "build/llama.cpp/bin"
-ADAPTER = ROOT / "models/smollm2-135m-instruct-liger-gla-r19"
+ADAPTER = ROOT / "models/smollm2-135m-instruct-liger-gla-mixed-rank"
 PEER, OURS = "llama-server", "liger-server"
 
 

@@ -1,4 +1,4 @@
-"""liger-linearize: generate, train, eval, export."""
+"""liger-linearize: generate, train, blend, eval, export."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .distributed import Ranks
 from .errors import LinearizeError
 from .export import export
 from .generate import self_generate
-from .lora import check_base, load_adapter
+from .lora import add_lora, blend, check_base, load_adapter, save_adapter
 from .settings import TrainSettings
 from .tokenizer import encode, load_tokenizer
 from .train import Trainer
@@ -91,8 +91,8 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         nargs="+",
         default=[],
-        help="adapter of the same targets and alpha / r, and no larger rank, to train on from; of "
-        "several stages of one training, the mean",
+        help="adapter of the same targets and alpha / r to train on from; of several stages of one "
+        "training, the mean. It may have other ranks",
     )
     p.add_argument(
         "--keep-base",
@@ -101,9 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--gate", default="gla", help="one of " + ", ".join(GATES))
     p.add_argument("--window", type=int, default=64)
-    p.add_argument("--rank", type=int, default=16)
-    p.add_argument("--alpha", type=float, default=None, help="default: twice the rank")
-    p.add_argument("--targets", default=",".join(PROJECTIONS))
+    _add_lora_arguments(p)
     for f in dataclasses.fields(TrainSettings):
         p.add_argument("--" + f.name.replace("_", "-"), type=type(f.default), default=f.default)
     p.add_argument(
@@ -126,6 +124,13 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="random weights and tokens, 5 steps: shows memory and speed",
     )
+
+    p = command("blend", _blend, "write the weighted mean of adapters' updates as one adapter")
+    p.add_argument("--adapter", type=Path, nargs="+", required=True)
+    p.add_argument("--share", type=float, nargs="+", required=True, help="of each; their sum is 1")
+    p.add_argument("--out", type=Path, required=True, help="folder of the adapter")
+    p.add_argument("--base-name", help="as in train")
+    _add_lora_arguments(p)
 
     p = command("eval", _eval, "measure an adapter beside its base")
     p.add_argument("--adapter", type=Path, required=True)
@@ -157,6 +162,30 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _target_rank(text: str) -> tuple[str, int]:
+    target, _, rank = text.partition("=")
+    return target, int(rank)
+
+
+def _add_lora_arguments(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--rank", type=int, default=16)
+    p.add_argument(
+        "--rank-pattern",
+        type=_target_rank,
+        nargs="+",
+        default=[],
+        metavar="TARGET=RANK",
+        help="ranks of some targets: q_proj=32 down_proj=8",
+    )
+    p.add_argument("--alpha", type=float, default=None, help="default: twice the rank")
+    p.add_argument("--targets", default=",".join(PROJECTIONS))
+
+
+def _lora(a) -> LoraConfig:
+    ranks = dict(a.rank_pattern)
+    return LoraConfig(a.rank, a.alpha or 2.0 * a.rank, tuple(a.targets.split(",")), ranks)
+
+
 def _tokenizer(base: Path):
     try:
         return load_tokenizer(base)
@@ -185,7 +214,7 @@ def _train(a) -> int:
     if a.kernels == "fla" and not (cuda and importlib.util.find_spec("fla")):
         raise LinearizeError("--kernels fla needs a GPU and the package flash-linear-attention")
     liger = LigerConfig(a.gate, a.window)
-    lora = LoraConfig(a.rank, a.alpha or 2.0 * a.rank, tuple(a.targets.split(",")))
+    lora = _lora(a)
     settings = TrainSettings(
         **{f.name: getattr(a, f.name) for f in dataclasses.fields(TrainSettings)}
     )
@@ -227,6 +256,18 @@ def _train(a) -> int:
     print("\n".join(f"{k}: {v}" for k, v in summary.items()))
     if not finished:
         print(f"stopped at step {trainer.step} of {settings.steps}: run the same command to go on")
+    return 0
+
+
+def _blend(a) -> int:
+    if len(a.share) != len(a.adapter) or abs(sum(a.share) - 1) > 1e-6:
+        raise LinearizeError("--share needs a number for each --adapter, with the sum 1")
+    lora, model = _lora(a), load_base(a.base, torch.float32, a.device)
+    if a.base_name:
+        model.config = dataclasses.replace(model.config, name=a.base_name)
+    add_lora(model, lora)
+    liger = blend(a.adapter, a.share, model, lora)
+    save_adapter(a.out, model, lora, liger)
     return 0
 
 

@@ -49,15 +49,23 @@ class LigerConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LoraConfig:
-    """Low-rank updates W + alpha / r * B A of the named projections."""
+    """Low-rank updates W + alpha / r * B A of the named projections.
+
+    rank_pattern has the rank of targets where it is not r. The scale is alpha / r for all of them.
+    """
 
     r: int = 16
     alpha: float = 32.0
     targets: tuple[str, ...] = PROJECTIONS
+    rank_pattern: dict[str, int] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
-        if not 1 <= self.r <= 1024:
-            raise LinearizeError(f"LoRA rank {self.r} is not between 1 and 1024")
+        for rank in (self.r, *self.rank_pattern.values()):
+            if not isinstance(rank, int) or not 1 <= rank <= 1024:
+                raise LinearizeError(f"LoRA rank {rank!r} is not between 1 and 1024")
+        for target in self.rank_pattern:
+            if target not in self.targets:
+                raise LinearizeError(f"rank_pattern has {target!r}, which is no LoRA target")
         unknown = [t for t in self.targets if t not in PROJECTIONS]
         if unknown or not self.targets:
             raise LinearizeError(
@@ -67,6 +75,10 @@ class LoraConfig:
     @property
     def scale(self) -> float:
         return self.alpha / self.r
+
+    def rank(self, module: str) -> int:
+        """Of a projection by its name in the model, "model.layers.0.self_attn.q_proj"."""
+        return self.rank_pattern.get(module.rsplit(".", 1)[-1], self.r)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -59,7 +59,7 @@ class LoraLinear(nn.Module):
 def add_lora(model: nn.Module, lora: LoraConfig) -> None:
     for name, module in model.named_modules():
         if isinstance(module, LoraLinear) and name.rsplit(".", 1)[-1] in lora.targets:
-            module.add_lora(lora.r, lora.scale)
+            module.add_lora(lora.rank(name), lora.scale)
 
 
 def lora_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -93,6 +93,9 @@ def save_adapter(
         "target_modules": list(lora.targets),
         "base_model_name_or_path": model.config.name,
     }
+    if lora.rank_pattern:
+        settings["rank_pattern"] = lora.rank_pattern
+        settings["alpha_pattern"] = {k: lora.scale * r for k, r in lora.rank_pattern.items()}
     (folder / "adapter_config.json").write_text(json.dumps(settings, indent=2) + "\n")
     liger.save(folder)
 
@@ -116,12 +119,21 @@ class StoredAdapter:
         targets = settings.get("target_modules")
         if not isinstance(targets, list):
             raise LinearizeError(f"{path}: target_modules is not a list of names")
+        ranks, alphas = (settings.get(f"{k}_pattern") or {} for k in ("rank", "alpha"))
         try:
             lora = LoraConfig(
-                settings["r"], settings.get("lora_alpha", settings["r"]), tuple(targets)
+                settings["r"], settings.get("lora_alpha", settings["r"]), tuple(targets), ranks
             )
-        except (KeyError, TypeError) as e:
-            raise LinearizeError(f"{path}: r or lora_alpha is missing or not a number") from e
+            alphas = {target: alphas.get(target, lora.alpha) for target in {**ranks, **alphas}}
+            scales = {alpha / lora.rank(target) for target, alpha in alphas.items()}
+        except (KeyError, TypeError, AttributeError) as e:
+            raise LinearizeError(
+                f"{path}: r or lora_alpha is missing, or they or their patterns are no numbers"
+            ) from e
+        if any(not math.isclose(scale, lora.scale) for scale in scales):
+            raise LinearizeError(f"{path}: alpha / r is not the same for all targets")
+        if ranks and settings.get("use_rslora"):
+            raise LinearizeError(f"{path}: use_rslora is not supported beside rank_pattern")
         scale = lora.alpha / math.sqrt(lora.r) if settings.get("use_rslora") else lora.scale
         file = folder / "adapter_model.safetensors"
         try:
@@ -132,7 +144,7 @@ class StoredAdapter:
         return StoredAdapter(folder, lora, scale, weights)
 
     def copy_to(self, model: nn.Module) -> None:
-        """Copies into the LoRA of `model`, whose rank may be larger: what is beyond stays. Refuses
+        """Copies into the LoRA of `model`, whose ranks may be larger: what is beyond stays. Refuses
         an adapter of another base by shape or layer.
         """
         file = self.folder / "adapter_model.safetensors"
@@ -141,7 +153,8 @@ class StoredAdapter:
             target = parameters.pop(name, None)
             if target is None:
                 raise LinearizeError(f"{file}: {name} has no place in {model.config.name}")
-            part = target.data[: self.lora.r] if "lora_A" in name else target.data[:, : self.lora.r]
+            rank = self.lora.rank(name.rsplit(".", 1)[0])
+            part = target.data[:rank] if "lora_A" in name else target.data[:, :rank]
             if part.shape != value.shape:
                 raise LinearizeError(
                     f"{file}: {name} is {list(value.shape)}, {model.config.name} needs "
@@ -151,9 +164,37 @@ class StoredAdapter:
         if parameters:
             raise LinearizeError(f"{file}: {next(iter(parameters))} is missing")
 
+    def reduced(self, lora: LoraConfig) -> StoredAdapter:
+        """The nearest adapter whose ranks are none larger than those of `lora`."""
+        ranks, weights = {}, dict(self.weights)
+        for target in self.lora.targets:
+            ranks[target] = min(self.lora.rank(target), lora.rank(target))
+        for a in [name for name in weights if name.endswith("lora_A")]:
+            module = a.rsplit(".", 1)[0]
+            if lora.rank(module) < self.lora.rank(module):
+                b = module + ".lora_B"
+                weights[a], weights[b] = _nearest(weights[a], weights[b], lora.rank(module))
+        return dataclasses.replace(
+            self, lora=dataclasses.replace(self.lora, rank_pattern=ranks), weights=weights
+        )
+
     def digest(self) -> str:
         file = self.folder / "adapter_model.safetensors"
         return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+
+
+def _nearest(a: torch.Tensor, b: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Factors of the matrix of a given rank that is nearest to b a. Both have the roots of its
+    singular values; where it needs fewer than `rank`, the rest is zero.
+    """
+    q_a, r_a = torch.linalg.qr(a.double().T)
+    q_b, r_b = torch.linalg.qr(b.double())
+    u, s, vh = torch.linalg.svd(r_b @ r_a.T)
+    root = s[:rank].sqrt()
+    more = rank - len(root)
+    nearest_a = root[:, None] * (vh[:rank] @ q_a.T)
+    nearest_b = q_b @ u[:, :rank] * root
+    return F.pad(nearest_a, (0, 0, 0, more)).float(), F.pad(nearest_b, (0, more)).float()
 
 
 def load_adapter(folder: Path, model: nn.Module) -> LigerConfig:
@@ -168,33 +209,56 @@ def load_adapter(folder: Path, model: nn.Module) -> LigerConfig:
 
 
 def start_from(folders: Sequence[Path], model: nn.Module, lora: LoraConfig) -> str:
-    """Gives the LoRA of `model` the weights of the adapter in a folder, or the mean of several, which
-    must then be stages of one training: factors of unlike ones have no meaningful mean. They may be
-    of another gate and of a smaller rank; what `lora` has more begins as a new adapter's, with an
-    update of zero. Returns what names them.
+    """Gives the LoRA of `model` the weights of the adapter in a folder, or the mean of several,
+    which must then be stages of one training: factors of unlike ones have no meaningful mean. They
+    may be of another gate and of other ranks: what `lora` has more begins as a new adapter's, with
+    an update of zero; where it has less, the nearest update of its rank is taken. Returns what
+    names them.
     """
     adapters = [StoredAdapter.read(folder) for folder in folders]
+    first = adapters[0]
     for adapter in adapters:
-        if adapter.lora.r > lora.r or adapter.lora.r != adapters[0].lora.r:
-            raise LinearizeError(
-                f"{adapter.folder}: its r is {adapter.lora.r}, this run's {lora.r}: it can start "
-                "from adapters of one rank that is not larger"
-            )
+        if any(adapter.lora.rank(t) != first.lora.rank(t) for t in first.lora.targets):
+            raise LinearizeError(f"{adapter.folder}: its ranks are not those of {first.folder}")
         if not math.isclose(adapter.scale, lora.scale):
             raise LinearizeError(
                 f"{adapter.folder}: its alpha / r is {adapter.scale:g}, this run's {lora.scale:g}"
             )
         if sorted(adapter.lora.targets) != sorted(lora.targets):
-            raise LinearizeError(
-                f"{adapter.folder}: its target_modules are not this run's targets"
-            )
-        adapter.copy_to(model)
+            raise LinearizeError(f"{adapter.folder}: its target_modules are not this run's targets")
+        adapter.reduced(lora).copy_to(model)
     mean = {
         name: torch.stack([a.weights[name].float() for a in adapters]).mean(0)
-        for name in adapters[0].weights
+        for name in first.weights
     }
-    dataclasses.replace(adapters[0], weights=mean).copy_to(model)
+    dataclasses.replace(first, weights=mean).reduced(lora).copy_to(model)
     return ", ".join(f"{a.folder.resolve().name} {a.digest()}" for a in adapters)
+
+
+def blend(folders: Sequence[Path], shares: Sequence[float], model: nn.Module, lora: LoraConfig):
+    """Gives the LoRA of `model` the weighted mean of adapters' updates, or what of the ranks of
+    `lora` is nearest to it. Returns the Liger settings, which all of them must have.
+    """
+    adapters = [StoredAdapter.read(folder) for folder in folders]
+    settings = [LigerConfig.load(folder) for folder in folders]
+    first = adapters[0]
+    for adapter, liger in zip(adapters, settings):
+        if liger != settings[0]:
+            raise LinearizeError(f"{adapter.folder}: its liger_config.json is not {folders[0]}'s")
+        if sorted(adapter.lora.targets) != sorted(lora.targets):
+            raise LinearizeError(f"{adapter.folder}: its target_modules are not {lora.targets}")
+    weights = {}
+    for name in [n for n in first.weights if n.endswith("lora_A")]:
+        b_name = name.removesuffix("A") + "B"
+        a = torch.cat([x.weights[name].float() for x in adapters])
+        b = [
+            x.weights[b_name].float() * (share * x.scale / lora.scale)
+            for x, share in zip(adapters, shares, strict=True)
+        ]
+        rank = lora.rank(name.rsplit(".", 1)[0])
+        weights[name], weights[b_name] = _nearest(a, torch.cat(b, 1), rank)
+    dataclasses.replace(first, lora=lora, weights=weights).copy_to(model)
+    return settings[0]
 
 
 def check_base(folder: Path, config: ModelConfig) -> None:

@@ -25,6 +25,7 @@ class TrainSettings:
     beta2: float = 0.98
     max_grad_norm: float = 1.0
     kl_weight: float = 1.0  # KL to the base (distillation)
+    sharp_kl_weight: float = 0.0  # KL at temperature 1/2: of the likeliest tokens
     ce_weight: float = 0.0  # cross entropy on the text itself (the paper's fine-tuning)
     attention_weight: float = 0.0  # per-layer attention outputs of the base
     seed: int = 0
@@ -36,12 +37,16 @@ class TrainSettings:
             raise LinearizeError(
                 f"batch {self.batch} is not a multiple of micro_batch {self.micro_batch}"
             )
-        if not (self.kl_weight or self.ce_weight or self.attention_weight):
+        if not (self.needs_base or self.ce_weight):
             raise LinearizeError("every loss has weight 0: nothing to train on")
 
     @property
+    def needs_base_logits(self) -> bool:
+        return bool(self.kl_weight or self.sharp_kl_weight)
+
+    @property
     def needs_base(self) -> bool:
-        return bool(self.kl_weight or self.attention_weight)
+        return self.needs_base_logits or bool(self.attention_weight)
 
     @property
     def tokens_a_step(self) -> int:

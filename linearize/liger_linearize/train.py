@@ -23,7 +23,7 @@ from .data import LANES, Batches
 from .distributed import ALONE, Ranks
 from .errors import LinearizeError
 from .lora import add_lora, lora_parameters, save_adapter, start_from
-from .losses import HeadLoss, attention_output_loss
+from .losses import HeadLoss, LossWeights, attention_output_loss
 from .model import Decoder
 from .record import RunRecord
 from .settings import TrainSettings
@@ -75,10 +75,11 @@ class Trainer:
         self.parameters = lora_parameters(model)
         if compiled:
             model.compile_layers()
-        if keep_base and (settings.attention_weight or not settings.kl_weight):
+        if keep_base and (settings.attention_weight or not settings.needs_base_logits):
             raise LinearizeError("the base's outputs can be kept where KL is the loss on the base")
         self.kept = KeptHidden(model, sequences, ranks) if keep_base else None
-        self.loss = HeadLoss(settings.kl_weight, settings.ce_weight, compiled)
+        weights = LossWeights(settings.kl_weight, settings.sharp_kl_weight, settings.ce_weight)
+        self.loss = HeadLoss(weights, compiled)
         groups = [
             {"params": [p for n, p in self.parameters.items() if key in n], "scale": scale}
             for key, scale in (("lora_A", 1.0), ("lora_B", settings.b_ratio))
@@ -157,7 +158,9 @@ class Trainer:
             with torch.no_grad():
                 base = self.kept(ids, rows) if self.kept else model.hidden(ids, None, base_y)
         hidden = model.hidden(ids, self.liger, y)
-        loss, sums = self.loss(hidden, base if s.kl_weight else None, model.head_weight, ids)
+        loss, sums = self.loss(
+            hidden, base if s.needs_base_logits else None, model.head_weight, ids
+        )
         attention = loss.new_zeros(())
         if s.attention_weight:
             attention = attention_output_loss(y, base_y)

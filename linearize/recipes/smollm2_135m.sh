@@ -71,9 +71,10 @@ np.save(out / "warm6_rest.npy", warm[256:])
 np.save(out / "cool3_rest.npy", cool[256:])
 config = load_base(base, random=True).config
 pieces = data.pack([data.load_tokens(manuals, config, load_tokenizer(base))], 1024)
-for seed, count, name in (5, 9000, "manuals_third"), (7, 18000, "manuals_two_thirds"):
+parts = (5, 9000, "third"), (7, 18000, "two_thirds"), (9, 9000, "other_third")
+for seed, count, name in parts:
     some = pieces[np.random.default_rng(seed).permutation(len(pieces))[:count]]
-    np.save(out / f"{name}.npy", some.reshape(-1))
+    np.save(out / f"manuals_{name}.npy", some.reshape(-1))
 END
 people=("$text/prose.txt" "$out/manuals_third.npy")
 fifth=(--batch 32 --warmup-steps 50 --data "$out"/{cool3_rest,warm6_rest}.npy)
@@ -81,18 +82,35 @@ train gla gla-fifth 1150 --start-from "$out/gla-fourth" --learning-rate 2e-3 --s
 train hgrn2 hgrn2-third 1200 --start-from "$out/hgrn2-second" --learning-rate 3e-3 --seed 5 \
   "${fifth[@]}"
 
-# The last one, at the largest rank that 12 MB hold. gla starts from the mean of two stages, and goes
-# through its text nearly four times.
+# The sixth one, at the largest rank that 12 MB hold if all projections have the same. gla starts from
+# the mean of two stages, and goes through its text nearly four times.
 generate warm7 27262976 1.0 7000 "${any[@]}"
 generate warm8 14680064 1.0 7001 "${any[@]}"
 generate cool4 12582912 0.7 8000 "${chat[@]}"
 people=("$text/prose.txt" "$out/manuals_two_thirds.npy")
 rank=19
-last=(--learning-rate 3e-3 --data "$out"/{warm7,warm8,cool4}.npy)
-train gla gla 4200 --batch 64 --warmup-steps 100 --seed 7 --keep-base \
-  --start-from "$out"/gla-{fourth,fifth} "${last[@]}"
-train gsa gsa 1200 --batch 32 --seed 8 --start-from "$out/gsa-first" "${last[@]}"
-train hgrn2 hgrn2 1000 --batch 32 --seed 8 --start-from "$out/hgrn2-third" "${last[@]}"
+sixth=(--learning-rate 3e-3 --data "$out"/{warm7,warm8,cool4}.npy)
+train gla gla-r19 4200 --batch 64 --warmup-steps 100 --seed 7 --keep-base \
+  --start-from "$out"/gla-{fourth,fifth} "${sixth[@]}"
+train gsa gsa-r19 1200 --batch 32 --seed 8 --start-from "$out/gsa-first" "${sixth[@]}"
+train hgrn2 hgrn2-r19 1000 --batch 32 --seed 8 --start-from "$out/hgrn2-third" "${sixth[@]}"
+
+# The last one: as many bytes, but each projection has the rank that it makes most of, and sequences
+# are as long as what the base wrote.
+generate warm9 23068672 1.0 9000 "${any[@]}"
+generate warm10 16777216 1.0 9001 "${any[@]}"
+generate cool5 6291456 0.7 9100 "${chat[@]}"
+people=("$text/prose.txt" "$out/manuals_other_third.npy")
+ranks=(--rank-pattern v_proj=64 k_proj=32 q_proj=26 o_proj=17 up_proj=18 gate_proj=11 down_proj=6)
+last=(--sequence-length 512 --micro-batch $((64 / gpus)) --learning-rate 3e-3 "${ranks[@]}"
+  --data "$out"/{warm9,warm10,cool5}.npy)
+train gla gla-mixed-rank-512 380 --batch 64 --warmup-steps 20 --start-from "$out/gla-r19" "${last[@]}"
+train gla gla-last 2040 --batch 128 --warmup-steps 100 --seed 10 --keep-base \
+  --start-from "$out/gla-mixed-rank-512" "${last[@]}"
+train hgrn2 hgrn2 863 --batch 64 --warmup-steps 50 --seed 11 --start-from "$out/hgrn2-r19" "${last[@]}"
+train gsa gsa 1019 --batch 64 --warmup-steps 50 --seed 11 --start-from "$out/gsa-r19" "${last[@]}"
+liger-linearize blend --base "$base" --base-name HuggingFaceTB/SmolLM2-135M-Instruct \
+  --adapter "$out"/gla-{r19,last} --share 0.3 0.7 --out "$out/gla" --rank "$rank" "${ranks[@]}"
 
 for gate in gla hgrn2 gsa; do
   liger-linearize eval --base "$base" --adapter "$out/$gate" --out "$out/$gate/eval" \

@@ -29,9 +29,9 @@ struct Reference {
 
 const Reference kOracle = {"smollm2-135m-instruct-liger-gla", "model_vectors.json"};
 const Reference kTrainers[] = {
-    {"smollm2-135m-instruct-liger-gla-r19", "model_vectors_gla.json"},
-    {"smollm2-135m-instruct-liger-hgrn2-r19", "model_vectors_hgrn2.json"},
-    {"smollm2-135m-instruct-liger-gsa-r19", "model_vectors_gsa.json"},
+    {"smollm2-135m-instruct-liger-gla-mixed-rank", "model_vectors_gla.json"},
+    {"smollm2-135m-instruct-liger-hgrn2-mixed-rank", "model_vectors_hgrn2.json"},
+    {"smollm2-135m-instruct-liger-gsa-mixed-rank", "model_vectors_gsa.json"},
 };
 
 nlohmann::json Vectors(const Reference& reference) {

@@ -6,7 +6,7 @@ import pytest
 import torch
 from liger_linearize.config import PROJECTIONS, LigerConfig, LoraConfig
 from liger_linearize.errors import LinearizeError
-from liger_linearize.lora import add_lora, load_adapter, lora_parameters, save_adapter
+from liger_linearize.lora import add_lora, blend, load_adapter, lora_parameters, save_adapter
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
@@ -118,3 +118,76 @@ def test_values_beyond_float16_are_refused(tmp_path):
     next(iter(lora_parameters(model).values())).data[0, 0] = 1e6
     with pytest.raises(LinearizeError, match="not finite"):
         save_adapter(tmp_path, model, LoraConfig(), LigerConfig())
+
+
+def updates(model):
+    return {
+        n: m.scale * (m.lora_B @ m.lora_A).detach()
+        for n, m in model.named_modules()
+        if getattr(m, "lora_A", None) is not None
+    }
+
+
+def test_a_blend_is_the_mean_of_the_updates_where_its_ranks_hold_it(tmp_path):
+    parts = []
+    for name, lora in (
+        ("a", LoraConfig(2, 3.0)),
+        ("b", LoraConfig(3, 6.0, rank_pattern={"v_proj": 1})),
+    ):
+        model = adapted_model(lora)
+        save_adapter(tmp_path / name, model, lora, LigerConfig("gsa"), torch.float32)
+        parts.append(updates(model))
+    lora = LoraConfig(5, 10.0, rank_pattern={"q_proj": 1})
+    model = make_model()
+    add_lora(model, lora)
+    assert blend([tmp_path / "a", tmp_path / "b"], [0.25, 0.75], model, lora).gate == "gsa"
+    for name, got in updates(model).items():
+        want = 0.25 * parts[0][name] + 0.75 * parts[1][name]
+        if name.endswith("q_proj"):
+            want = torch.linalg.svd(want)
+            want = want.U[:, :1] * want.S[:1] @ want.Vh[:1]
+        torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-4)
+
+
+def test_adapters_of_other_gates_do_not_blend(tmp_path):
+    lora = LoraConfig(2, 4.0)
+    for name, gate in (("a", "gla"), ("b", "gsa")):
+        save_adapter(tmp_path / name, adapted_model(lora), lora, LigerConfig(gate))
+    model = make_model()
+    add_lora(model, lora)
+    with pytest.raises(LinearizeError, match="b: its liger_config.json is not .*a's"):
+        blend([tmp_path / "a", tmp_path / "b"], [0.5, 0.5], model, lora)
+
+
+def test_ranks_by_projection_load_here_and_in_peft(tmp_path):
+    lora = LoraConfig(4, 6.0, rank_pattern={"k_proj": 2, "down_proj": 7})
+    model = adapted_model(lora)
+    save_adapter(tmp_path / "adapter", model, lora, LigerConfig(), torch.float32)
+    loaded = make_model()
+    load_adapter(tmp_path / "adapter", loaded)
+    for name, want in updates(model).items():
+        torch.testing.assert_close(updates(loaded)[name], want)
+    base = AutoModelForCausalLM.from_pretrained(
+        write_folder(make_model(), tmp_path / "base"), dtype=torch.float32
+    )
+    merged = PeftModel.from_pretrained(base, tmp_path / "adapter").merge_and_unload()
+    for name, weight in merged.named_parameters():
+        if name.removesuffix(".weight") in updates(model):
+            layer = model.get_submodule(name.removesuffix(".weight"))
+            torch.testing.assert_close(weight, layer.merged())
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"rank_pattern": {"q_proj": "2"}}, "LoRA rank '2'"),
+        ({"rank_pattern": {"lm_head": 2}}, "'lm_head', which is no LoRA target"),
+        ({"rank_pattern": {"q_proj": 2}}, "alpha / r is not the same"),
+        ({"alpha_pattern": {"q_proj": 2}}, "alpha / r is not the same"),
+    ],
+)
+def test_patterns_that_are_not_supported_are_refused(adapter, change, message):
+    path = adapter[0] / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(LinearizeError, match=message):
+        load_adapter(adapter[0], make_model())

@@ -13,7 +13,7 @@ from liger_linearize.config import GATES, LigerConfig, LoraConfig
 from liger_linearize.data import Batches
 from liger_linearize.distributed import ALONE
 from liger_linearize.errors import LinearizeError
-from liger_linearize.losses import HeadLoss
+from liger_linearize.losses import HeadLoss, LossWeights
 from liger_linearize.settings import TrainSettings
 from liger_linearize.train import Trainer
 from safetensors.torch import load_file
@@ -22,12 +22,22 @@ from conftest import make_model
 
 
 def trainer(
-    sequences, out, gate="gla", every=4, start=(), rank=4, keep_base=False, ranks=ALONE, **changes
+    sequences,
+    out,
+    gate="gla",
+    every=4,
+    start=(),
+    rank=4,
+    rank_pattern=None,
+    keep_base=False,
+    ranks=ALONE,
+    **changes,
 ):
     settings = dict(
         steps=12, batch=4, micro_batch=2, sequence_length=40, warmup_steps=2, learning_rate=1e-2
     )
-    arguments = LigerConfig(gate), LoraConfig(rank, 2.0 * rank), TrainSettings(**settings | changes)
+    lora = LoraConfig(rank, 2.0 * rank, rank_pattern=rank_pattern or {})
+    arguments = LigerConfig(gate), lora, TrainSettings(**settings | changes)
     options = dict(
         start=start, keep_base=keep_base, ranks=ranks, checkpoint_every=every, progress=False
     )
@@ -153,7 +163,6 @@ def test_a_run_starts_from_the_mean_of_two_adapters_at_a_larger_rank(sequences, 
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"r": 8}, "its r is 8, this run's 4"),
         ({"lora_alpha": 4}, "its alpha / r is 1, this run's 2"),
         ({"target_modules": ["q_proj"]}, "target_modules are not this run's"),
     ],
@@ -164,6 +173,30 @@ def test_a_start_that_does_not_fit_is_refused(sequences, tmp_path, change, messa
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(LinearizeError, match=message):
         trainer(sequences, tmp_path / "x", start=[tmp_path / "a"])
+
+
+def test_a_start_of_other_ranks_is_padded_or_reduced_to_the_nearest(sequences, tmp_path):
+    before = trainer(sequences, tmp_path / "a", steps=5)
+    before.run()
+    ranks = {"q_proj": 2, "v_proj": 7}
+    after = trainer(sequences, tmp_path / "b", rank_pattern=ranks, start=[tmp_path / "a"])
+    for module in [n.removesuffix(".lora_A") for n in before.parameters if n.endswith("lora_A")]:
+        a, b = (after.parameters[f"{module}.lora_{x}"].detach() for x in "AB")
+        want = before.parameters[f"{module}.lora_B"] @ before.parameters[f"{module}.lora_A"]
+        assert len(a) == ranks.get(module.rsplit(".", 1)[-1], 4)
+        error = torch.linalg.svdvals(want.detach() - b @ a)
+        if module.endswith("q_proj"):  # Eckart and Young
+            dropped = torch.linalg.svdvals(want.detach())[2:]
+            torch.testing.assert_close(error[:2], dropped[:2], atol=1e-3, rtol=1e-2)
+        else:
+            assert error.max() < 1e-3  # what float16 rounds
+
+
+def test_the_mean_of_adapters_of_unlike_ranks_is_refused(sequences, tmp_path):
+    trainer(sequences, tmp_path / "a", steps=1).run()
+    trainer(sequences, tmp_path / "b", steps=1, rank_pattern={"v_proj": 3}).run()
+    with pytest.raises(LinearizeError, match="b: its ranks are not those of .*a"):
+        trainer(sequences, tmp_path / "x", start=[tmp_path / "a", tmp_path / "b"])
 
 
 def test_stop_after_can_be_continued(sequences, tmp_path):
@@ -256,8 +289,16 @@ def test_every_epoch_has_every_sequence_once_in_another_order():
     np.testing.assert_array_equal(again.rows(3), batches.rows(3))
 
 
-@pytest.mark.parametrize("kl_weight, ce_weight", [(1.0, 0.0), (0.0, 1.0), (0.7, 0.4)])
-def test_the_fused_loss_and_its_gradient_are_the_plain_ones(monkeypatch, kl_weight, ce_weight):
+@pytest.mark.parametrize(
+    "weights",
+    [
+        LossWeights(kl=1.0),
+        LossWeights(ce=1.0),
+        LossWeights(kl=0.7, ce=0.4),
+        LossWeights(kl=0.6, sharp_kl=0.3),
+    ],
+)
+def test_the_fused_loss_and_its_gradient_are_the_plain_ones(monkeypatch, weights):
     from liger_linearize import losses
 
     monkeypatch.setattr(losses, "CHUNK", 7)
@@ -268,18 +309,21 @@ def test_the_fused_loss_and_its_gradient_are_the_plain_ones(monkeypatch, kl_weig
         torch.randn(30, 8, dtype=torch.double),
     )
     ids = torch.randint(0, 30, (2, 11))
-    loss, (kl, ce, same) = HeadLoss(kl_weight, ce_weight)(student, teacher, head, ids)
+    loss, (kl, ce, same) = HeadLoss(weights)(student, teacher, head, ids)
     log_p, log_q = ((x @ head.T).log_softmax(-1) for x in (student, teacher))
-    want_kl = (log_q.exp() * (log_q - log_p)).sum() / 22
+    kl_of = lambda log_q, log_p: (log_q.exp() * (log_q - log_p)).sum() / 22
+    want_kl = kl_of(log_q, log_p)
+    sharp = kl_of(*((2 * x @ head.T).log_softmax(-1) for x in (teacher, student)))
     want_ce = (
         torch.nn.functional.nll_loss(
             log_p[:, :-1].flatten(0, 1), ids[:, 1:].flatten(), reduction="sum"
         )
         / 22
     )
-    want = kl_weight * want_kl + ce_weight * want_ce
+    want = weights.kl * want_kl + weights.sharp_kl * sharp + weights.ce * want_ce
     torch.testing.assert_close(loss.double(), want, atol=1e-5, rtol=1e-5)
-    assert kl.item() == pytest.approx(want_kl.item(), rel=1e-5)
+    if weights.kl:
+        assert kl.item() == pytest.approx(want_kl.item(), rel=1e-5)
     assert same.item() == pytest.approx(
         float((log_p.argmax(-1) == log_q.argmax(-1)).double().mean())
     )
