@@ -9,7 +9,6 @@
 #include <cerrno>
 #include <utility>
 
-#include "absl/cleanup/cleanup.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "engine/weights/bus_errors.h"
@@ -23,16 +22,13 @@ size_t PageSize() {
   return size;
 }
 
-// Of the same file as `info`; -1 where the file system refuses, or `path` is another file by now.
-int OpenDirect(const std::string& path, const struct stat& info) {
-  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_DIRECT);
+// Of the same file as `info`; none where the file system refuses, or `path` is another file by now.
+Descriptor OpenDirect(const std::string& path, const struct stat& info) {
+  Descriptor file(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_DIRECT));
   struct stat opened;
-  if (fd < 0) return -1;
-  if (fstat(fd, &opened) == 0 && opened.st_dev == info.st_dev && opened.st_ino == info.st_ino) {
-    return fd;
-  }
-  close(fd);
-  return -1;
+  if (file.get() < 0 || fstat(file.get(), &opened) != 0) return Descriptor();
+  const bool same = opened.st_dev == info.st_dev && opened.st_ino == info.st_ino;
+  return same ? std::move(file) : Descriptor();
 }
 
 // Of all pages that hold some of `bytes`.
@@ -46,23 +42,28 @@ void Advise(absl::Span<const std::byte> bytes, int advice) {
 void WillNeed(absl::Span<const std::byte> bytes) { Advise(bytes, MADV_WILLNEED); }
 void DoneWith(absl::Span<const std::byte> bytes) { Advise(bytes, MADV_DONTNEED); }
 
+Descriptor::~Descriptor() {
+  if (fd_ >= 0) close(fd_);
+}
+
 absl::StatusOr<std::shared_ptr<const MappedFile>> MappedFile::Open(const std::string& path) {
   // Not blocking, so that a FIFO in place of a file is refused instead of waited for.
-  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (fd < 0) return absl::ErrnoToStatus(errno, absl::StrCat("cannot open ", path));
-  absl::Cleanup close_fd = [fd] { close(fd); };
+  Descriptor file(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  if (file.get() < 0) return absl::ErrnoToStatus(errno, absl::StrCat("cannot open ", path));
 
   struct stat info;
-  if (fstat(fd, &info) != 0) return absl::ErrnoToStatus(errno, absl::StrCat("cannot stat ", path));
+  if (fstat(file.get(), &info) != 0)
+    return absl::ErrnoToStatus(errno, absl::StrCat("cannot stat ", path));
   if (!S_ISREG(info.st_mode)) {
     return absl::InvalidArgumentError(absl::StrCat(path, " is not a regular file"));
   }
   const auto size = static_cast<size_t>(info.st_size);
   if (size == 0) {
-    return std::shared_ptr<const MappedFile>(new MappedFile(path, -1, -1, nullptr, 0, -1));
+    return std::shared_ptr<const MappedFile>(
+        new MappedFile(path, std::move(file), Descriptor(), nullptr, 0, -1));
   }
 
-  void* data = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd, 0);
+  void* data = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.get(), 0);
   if (data == MAP_FAILED) return absl::ErrnoToStatus(errno, absl::StrCat("cannot map ", path));
   const auto* bytes = static_cast<const std::byte*>(data);
   const int guard = GuardMapping(bytes, size);
@@ -72,18 +73,15 @@ absl::StatusOr<std::shared_ptr<const MappedFile>> MappedFile::Open(const std::st
         absl::StrCat("cannot map ", path, ": ", kMaxGuardedMappings, " files are mapped already"));
   }
   // IsCached() is not to bring in what it asks for, and whatever comes after it.
-  posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
-  std::move(close_fd).Cancel();
+  posix_fadvise(file.get(), 0, 0, POSIX_FADV_RANDOM);
   return std::shared_ptr<const MappedFile>(
-      new MappedFile(path, fd, OpenDirect(path, info), bytes, size, guard));
+      new MappedFile(path, std::move(file), OpenDirect(path, info), bytes, size, guard));
 }
 
 MappedFile::~MappedFile() {
   if (size_ == 0) return;
   ReleaseGuard(guard_);
   munmap(const_cast<std::byte*>(data_), size_);
-  close(fd_);
-  if (direct_fd_ >= 0) close(direct_fd_);
 }
 
 bool MappedFile::IsCached(size_t begin, size_t size) const {
@@ -92,7 +90,7 @@ bool MappedFile::IsCached(size_t begin, size_t size) const {
     std::byte byte;
     iovec to = {&byte, 1};
     const auto at = static_cast<off_t>(begin + (size - 1) * sample / (kSamples - 1));
-    if (preadv2(fd_, &to, 1, at, RWF_NOWAIT) != 1) return false;
+    if (preadv2(file_.get(), &to, 1, at, RWF_NOWAIT) != 1) return false;
   }
   return true;
 }
@@ -104,8 +102,8 @@ bool MappedFile::Read(size_t begin, size_t size, std::byte* out) const {
   out -= in_page;
   // Whole pages, of which the file's last may hold fewer bytes.
   const size_t pages = (size + PageSize() - 1) / PageSize() * PageSize();
-  const ssize_t read =
-      pread(direct_fd_ >= 0 ? direct_fd_ : fd_, out, pages, static_cast<off_t>(begin));
+  const Descriptor& from = direct_.get() >= 0 ? direct_ : file_;
+  const ssize_t read = pread(from.get(), out, pages, static_cast<off_t>(begin));
   return read >= static_cast<ssize_t>(size);
 }
 

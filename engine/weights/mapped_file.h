@@ -21,6 +21,20 @@ void WillNeed(absl::Span<const std::byte> bytes);
 // Gives the pages that hold some of the bytes back to the kernel, as MappedFile::ReleasePages().
 void DoneWith(absl::Span<const std::byte> bytes);
 
+// Owns a file descriptor; -1: none.
+class Descriptor {
+ public:
+  explicit Descriptor(int fd = -1) : fd_(fd) {}
+  Descriptor(Descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  ~Descriptor();
+  Descriptor& operator=(Descriptor&&) = delete;
+
+  int get() const { return fd_; }
+
+ private:
+  int fd_;
+};
+
 // Immutable, so thread-safe. A file that is truncated while it is mapped, or whose disk fails,
 // reads as zeros from there on and is reported by status(), instead of ending the process by SIGBUS
 // (see bus_errors.h).
@@ -53,17 +67,18 @@ class MappedFile {
   void ReleasePages() const;
 
  private:
-  MappedFile(std::string path, int fd, int direct_fd, const std::byte* data, size_t size, int guard)
+  MappedFile(std::string path, Descriptor file, Descriptor direct, const std::byte* data,
+             size_t size, int guard)
       : path_(std::move(path)),
-        fd_(fd),
-        direct_fd_(direct_fd),
+        file_(std::move(file)),
+        direct_(std::move(direct)),
         data_(data),
         size_(size),
         guard_(guard) {}
 
   const std::string path_;
-  const int fd_;
-  const int direct_fd_;  // reads past the page cache; -1 where the file system cannot
+  const Descriptor file_;
+  const Descriptor direct_;  // reads past the page cache; none where the file system cannot
   const std::byte* data_;
   size_t size_;
   int guard_;  // of bus_errors.h; -1 for no bytes
