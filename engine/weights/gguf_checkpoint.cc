@@ -1,7 +1,6 @@
 #include "engine/weights/gguf_checkpoint.h"
 
 #include <algorithm>
-#include <cstring>
 #include <limits>
 #include <utility>
 
@@ -312,7 +311,7 @@ class GgufCheckpoint final : public Checkpoint {
   ModelConfig config_;
   absl::flat_hash_map<std::string, Tensor> tensors_;  // filled by Bind() alone: pointers stay valid
   std::string identity_;
-  std::unique_ptr<WeightStream> stream_;  // the last: its thread ends before the file is gone
+  std::unique_ptr<WeightStream> stream_;  // the last: its threads end before the file is gone
 };
 
 }  // namespace

@@ -1,7 +1,6 @@
 #include "engine/weights/hf_checkpoint.h"
 
 #include <algorithm>
-#include <cstring>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -130,7 +129,7 @@ class HfCheckpoint final : public Checkpoint {
   ModelConfig config_;
   absl::flat_hash_map<std::string, Tensor> tensors_;  // filled by Bind() alone: pointers stay valid
   std::string identity_;
-  std::unique_ptr<WeightStream> stream_;  // the last: its thread ends before the files are gone
+  std::unique_ptr<WeightStream> stream_;  // the last: its threads end before the files are gone
 };
 
 absl::Status In(absl::string_view path, const absl::Status& status) {

@@ -127,7 +127,8 @@ void WeightStream::Run() {
     lock.lock();
     --loading_;
     piece.state = State::kReady;
-    if (!read) FreeSlot(&piece);
+    // Nobody may want it any more: a reader that was far ahead took it from the mapping.
+    if (!read || piece.unread == 0) FreeSlot(&piece);
     changed_.notify_all();
   }
 }

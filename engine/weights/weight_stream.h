@@ -29,7 +29,8 @@ class WeightStream {
   static constexpr int kPieces = 32;  // in the ring
   static constexpr int kThreads = 8;  // as many pieces are asked of the disk at once
 
-  // A tensor's bytes, of `file`, which outlives the stream; nullptr: of memory.
+  // A tensor's bytes, of `file`, which outlives the stream. nullptr, for all parts together: they
+  // were parsed from memory, and are read from there.
   struct Part {
     const MappedFile* file;
     absl::Span<const std::byte> bytes;
