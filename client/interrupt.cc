@@ -23,15 +23,19 @@ sigset_t HandledSignals() {
 InterruptHandler::InterruptHandler(std::function<void(int signal)> on_interrupt) {
   const sigset_t set = HandledSignals();
   pthread_sigmask(SIG_BLOCK, &set, nullptr);
-  thread_ = std::thread([set, on_interrupt = std::move(on_interrupt)] {
+  thread_ = std::thread([this, set, on_interrupt = std::move(on_interrupt)] {
     int signal = 0;
-    while (sigwait(&set, &signal) == 0 && signal != kWakeSignal) on_interrupt(signal);
+    while (sigwait(&set, &signal) == 0 && signal != kWakeSignal) {
+      interrupted_ = true;
+      on_interrupt(signal);
+    }
   });
 }
 
 InterruptHandler::~InterruptHandler() {
   pthread_kill(thread_.native_handle(), kWakeSignal);
   thread_.join();
+  if (interrupted_) return;
   const sigset_t set = HandledSignals();
   pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
 }

@@ -9,7 +9,9 @@
 namespace liger {
 
 // While it lives, SIGINT and SIGTERM call `on_interrupt` on a thread of its own instead of ending
-// the process. Make it before any other thread: those inherit the blocked signals. One at a time.
+// the process. Once one has come they stay without effect after it too, for the program is on its
+// way out and owes its last words: timeout(1) sends one to the process and another to its group.
+// Make it before any other thread: those inherit the blocked signals. One at a time.
 class InterruptHandler {
  public:
   explicit InterruptHandler(std::function<void(int signal)> on_interrupt);
@@ -18,6 +20,7 @@ class InterruptHandler {
   InterruptHandler& operator=(const InterruptHandler&) = delete;
 
  private:
+  bool interrupted_ = false;  // of the thread, until it is joined
   std::thread thread_;
 };
 

@@ -183,12 +183,12 @@ TEST(LigerClientTest, DeadlineAndInterruptEndTheCall) {
   slow.gap = [](int64_t, int) { return 0.05; };
   slow.default_tokens = 1000;
   FakeLigerServer server({.behaviour = slow});
-  Outcome outcome = RunClient(server, "generate hello --timeout 0.3");
+  Outcome outcome = RunClient(server, "generate hello --timeout 1");
   EXPECT_EQ(outcome.exit_code, 4);
   EXPECT_THAT(outcome.output, StartsWith(" word"));
   EXPECT_THAT(outcome.output, HasSubstr("DEADLINE_EXCEEDED"));
 
-  outcome = RunShell(absl::StrCat("timeout -s INT 0.3 ", LIGER_CLIENT_BINARY, " --server ",
+  outcome = RunShell(absl::StrCat("timeout -s INT 1 ", LIGER_CLIENT_BINARY, " --server ",
                                   server.address(), " generate hello; echo code $?"));
   EXPECT_THAT(outcome.output, StartsWith(" word"));
   EXPECT_THAT(outcome.output, HasSubstr("CANCELLED"));
