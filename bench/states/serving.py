@@ -2,7 +2,7 @@
 """What sessions, snapshots and swapping do for a running server, with SmolLM2-135M-Instruct.
 
     bench/states/serving.py resume     # time to first token against context, with and without sessions
-    bench/states/serving.py remote     # the same from server to server, through a real Redis
+    bench/states/serving.py remote     # the same from server to server, through a real Redis (--keyed)
     bench/states/serving.py prefix     # a shared system prompt, with and without snapshots
     bench/states/serving.py overload   # four times as many requests as slots
 
@@ -98,11 +98,20 @@ class Store:
         return time.perf_counter() - begin
 
 
+def key(folder, arguments):
+    if not arguments.keyed:
+        return []
+    file = pathlib.Path(folder, "key")
+    file.write_text("k" * 32)
+    file.chmod(0o600)
+    return [f"--state-key-file={file}"]
+
+
 def remote(arguments):
     flags = (*REAL, "--max-slots=4", "--prefix-cache-mib=0", "--threads=1")
     with tempfile.TemporaryDirectory() as folder, Redis(folder, "--appendonly", "no", "--save", "") as redis, \
-            ServerProcess(*flags, f"--state-store={redis.url}") as here, \
-            ServerProcess(*flags, f"--state-store={redis.url}") as there:
+            ServerProcess(*flags, *key(folder, arguments), f"--state-store={redis.url}") as here, \
+            ServerProcess(*flags, *key(folder, arguments), f"--state-store={redis.url}") as there:
         clients, store = [Client(here.address), Client(there.address)], Store(redis)
         turn = {"session_id": "s", "stopping": {"max_tokens": 2}}
         for client in clients:
@@ -123,7 +132,7 @@ def remote(arguments):
                 moved.append(timed(client, ids=tokens(number, 1), **turn)[0])
                 length, turns = length + 3, turns + 1
             moved, one, trip = map(statistics.median, (moved, one, trips))
-            say(test="remote", context=context, ttft_moved=moved, ttft_one_token=one,
+            say(test="remote", keyed=arguments.keyed, context=context, ttft_moved=moved, ttft_one_token=one,
                 store_round_trip=trip, times_both=moved / (one + trip))
         for client in clients:
             client.close()
@@ -206,6 +215,7 @@ def main():
                         default=[100, 300, 1000, 3000, 10000, 30000, 100000])
     parser.add_argument("--longest-without", type=int, default=10000,
                         help="longest context that is also sent whole")
+    parser.add_argument("--keyed", action="store_true", help="seal states with a key")
     arguments = parser.parse_args()
     {"resume": resume, "remote": remote, "prefix": prefix,
      "overload": overload}[arguments.test](arguments)
