@@ -94,6 +94,19 @@ def _read_gguf(path: Path):
             raise LinearizeError(f"{path}: field {key} is missing")
         return default if found is None else found.contents()
 
+    def expect(key, supported):
+        found = field(key, supported)
+        if found != supported:
+            raise LinearizeError(
+                f"{path}: field {key} is {found!r}; only {supported!r} is supported"
+            )
+
+    def token_ids(*kinds):
+        keys = (f"tokenizer.ggml.{kind}_token_id" for kind in kinds)
+        found = [reader.fields[key].contents() for key in keys if key in reader.fields]
+        return list(dict.fromkeys(found))
+
+    expect("split.count", 1)
     arch = field("general.architecture")
     if arch not in ARCHITECTURES:
         raise LinearizeError(
@@ -104,6 +117,12 @@ def _read_gguf(path: Path):
     if "rope_freqs.weight" in names:
         raise LinearizeError(f"{path}: Llama 3 frequency factors: use the Hugging Face folder")
     hidden = field(f"{arch}.embedding_length")
+    head_dim = field(f"{arch}.attention.key_length", hidden // heads)
+    expect(f"{arch}.attention.value_length", head_dim)
+    expect(f"{arch}.rope.dimension_count", head_dim)
+    expect(f"{arch}.rope.scaling.type", "none")
+    expect(f"{arch}.expert_count", 0)
+    bos, eos = token_ids("bos"), token_ids("eos", "eot")
     embedding = next(t for t in reader.tensors if t.name == "token_embd.weight")
     config = ModelConfig(
         model_type=arch,
@@ -113,13 +132,13 @@ def _read_gguf(path: Path):
         num_hidden_layers=field(f"{arch}.block_count"),
         num_attention_heads=heads,
         num_key_value_heads=field(f"{arch}.attention.head_count_kv", heads),
-        head_dim=field(f"{arch}.attention.key_length", hidden // heads),
+        head_dim=head_dim,
         rms_norm_eps=float(field(f"{arch}.attention.layer_norm_rms_epsilon")),
         rope_theta=float(field(f"{arch}.rope.freq_base", 10000.0)),
         tie_word_embeddings="output.weight" not in names,
         max_position_embeddings=field(f"{arch}.context_length"),
-        bos_token_id=field("tokenizer.ggml.bos_token_id", -1),
-        eos_token_id=field("tokenizer.ggml.eos_token_id", -1),
+        bos_token_id=bos[0] if bos else None,
+        eos_token_id=eos or None,
         name=path.name.split(".")[0],
     )
     return config, _gguf_tensors(reader, config, path)

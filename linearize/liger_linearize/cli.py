@@ -13,22 +13,31 @@ import torch
 
 from . import data, evaluate, multiple_choice, report
 from .base import load_base
-from .config import GATES, PROJECTIONS, LigerConfig, LoraConfig
+from .config import (
+    GATES,
+    LARGEST_WINDOW,
+    PROJECTIONS,
+    SMALLEST_WINDOW,
+    LigerConfig,
+    LoraConfig,
+)
 from .distributed import Ranks
 from .errors import LinearizeError
-from .export import export
+from .export import check_out, export
 from .generate import self_generate
 from .lora import add_lora, blend, check_base, load_adapter, save_adapter
 from .settings import TrainSettings
 from .tokenizer import encode, load_tokenizer
 from .train import Trainer
 
+LARGEST_SEED = 2**63 - 1
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
+        _check_device(arguments.device)
         return arguments.run(arguments)
     except LinearizeError as e:
         message = str(e)
@@ -64,9 +73,14 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--generate-batch", type=int, default=None, help="sequences at once; GPU: 4096, CPU: 16"
     )
-    p.add_argument("--temperature", type=float, default=1.0)
     p.add_argument(
-        "--prompt", action="append", default=[], help="text that sequences start with; repeatable"
+        "--temperature", type=float, default=1.0, help="from 0, the likeliest token, to 100"
+    )
+    p.add_argument(
+        "--prompt",
+        action="append",
+        default=[],
+        help="text that sequences start with; repeatable; without one, the base's BOS token",
     )
     p.add_argument(
         "--prompt-text",
@@ -100,7 +114,9 @@ def _parser() -> argparse.ArgumentParser:
         help="keep the base's final hidden vectors of all data on the device: it runs once a text",
     )
     p.add_argument("--gate", default="gla", help="one of " + ", ".join(GATES))
-    p.add_argument("--window", type=int, default=64)
+    p.add_argument(
+        "--window", type=int, default=64, help=f"from {SMALLEST_WINDOW} to {LARGEST_WINDOW} tokens"
+    )
     _add_lora_arguments(p)
     for f in dataclasses.fields(TrainSettings):
         p.add_argument("--" + f.name.replace("_", "-"), type=type(f.default), default=f.default)
@@ -157,9 +173,31 @@ def _parser() -> argparse.ArgumentParser:
 
     p = command("export", _export, "write the merged model as a Hugging Face folder")
     p.add_argument("--adapter", type=Path, required=True)
-    p.add_argument("--out", type=Path, required=True)
+    p.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        help="a new or empty folder: nothing that is there is replaced or mixed with the new model",
+    )
     p.add_argument("--dtype", choices=DTYPES, default="bfloat16")
     return parser
+
+
+def _check(flag: str, value: float, low: int, high: int | None = None) -> None:
+    """Refuses a number outside its limits; NaN is outside of all."""
+    if not (low <= value and (high is None or value <= high)):
+        limit = f"at least {low}" if high is None else f"from {low} to {high}"
+        raise LinearizeError(f"--{flag} is {value}; {limit}")
+
+
+def _check_device(name: str) -> None:
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise LinearizeError(f"--device is {name!r}; cpu, cuda, or cuda:0 and so on") from None
+    count = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise LinearizeError(f"--device is {name}; PyTorch finds {count} GPUs here")
 
 
 def _target_rank(text: str) -> tuple[str, int]:
@@ -195,15 +233,29 @@ def _tokenizer(base: Path):
 
 def _generate(a) -> int:
     cuda = a.device.startswith("cuda")
+    batch = (4096 if cuda else 16) if a.generate_batch is None else a.generate_batch
+    _check("tokens", a.tokens, 1)
+    _check("length", a.length, 2)
+    _check("generate-batch", batch, 1)
+    _check("temperature", a.temperature, 0, 100)
+    _check("seed", a.seed, 0, LARGEST_SEED)
     model = load_base(a.base, torch.bfloat16 if cuda else torch.float32, a.device)
     tokenizer = load_tokenizer(a.base) if a.prompt else _tokenizer(a.base)
     openings = [encode(tokenizer, p) for p in a.prompt]
+    for ids in openings:
+        if not 1 <= len(ids) < a.length:
+            raise LinearizeError(
+                f"--prompt has {len(ids)} tokens; at least 1, and less than --length, {a.length}"
+            )
     if not openings:
-        openings = [[0 if model.config.bos_token_id is None else model.config.bos_token_id]]
+        if model.config.bos_token_id is None:
+            raise LinearizeError(f"{a.base} names no BOS token to start with: give --prompt")
+        openings = [[model.config.bos_token_id]]
     text = None
     if a.prompt_text:
         text = data.load_tokens(a.prompt_text, model.config, tokenizer).reshape(-1)
-    batch = a.generate_batch or (4096 if cuda else 16)
+        if not len(text):
+            raise LinearizeError(f"--prompt-text {a.prompt_text} has no tokens")
     ids = self_generate(model, a.tokens, a.length, openings, text, batch, a.temperature, a.seed)
     data.save_tokens(a.out, ids, model.config.vocab_size)
     return 0
@@ -213,6 +265,8 @@ def _train(a) -> int:
     cuda = a.device.startswith("cuda")
     if a.kernels == "fla" and not (cuda and importlib.util.find_spec("fla")):
         raise LinearizeError("--kernels fla needs a GPU and the package flash-linear-attention")
+    _check("checkpoint-every", a.checkpoint_every, 1)
+    _check("seed", a.seed, 0, LARGEST_SEED)
     liger = LigerConfig(a.gate, a.window)
     lora = _lora(a)
     settings = TrainSettings(
@@ -260,7 +314,7 @@ def _train(a) -> int:
 
 
 def _blend(a) -> int:
-    if len(a.share) != len(a.adapter) or abs(sum(a.share) - 1) > 1e-6:
+    if len(a.share) != len(a.adapter) or not abs(sum(a.share) - 1) <= 1e-6:
         raise LinearizeError("--share needs a number for each --adapter, with the sum 1")
     lora, model = _lora(a), load_base(a.base, torch.float32, a.device)
     if a.base_name:
@@ -272,10 +326,20 @@ def _blend(a) -> int:
 
 
 def _eval(a) -> int:
+    _check("context", a.context, 2)
+    _check("task-limit", a.task_limit, 1)
     model = load_base(a.base, DTYPES[a.dtype], a.device)
     check_base(a.adapter, model.config)
     liger = load_adapter(a.adapter, model)
     tokenizer = _tokenizer(a.base)
+    if (a.tasks or a.recall) and tokenizer is None:
+        raise LinearizeError(f"{a.base} has no tokenizer: --tasks and --recall need one")
+    if a.recall:
+        filler = data.load_tokens(a.recall, model.config, tokenizer).reshape(-1)
+        if len(filler) < evaluate.RECALL_FILLER:
+            raise LinearizeError(
+                f"--recall {a.recall} has {len(filler)} tokens; at least {evaluate.RECALL_FILLER}"
+            )
     both = lambda f: {"base": f(None), "liger": f(liger)}
     result = {"base": model.config.name, "adapter": a.adapter.resolve().name}
     result["liger"] = dataclasses.asdict(liger)
@@ -283,6 +347,8 @@ def _eval(a) -> int:
         result["divergence"] = []
         for path in a.held_out:
             held_out = data.load_tokens(path, model.config, tokenizer)
+            if not held_out.size:
+                raise LinearizeError(f"--held-out {path} has no tokens")
             if held_out.ndim == 1:
                 held_out = data.pack([held_out], a.context)
             row = {"text": path.stem} | evaluate.divergence(model, liger, held_out)
@@ -295,15 +361,11 @@ def _eval(a) -> int:
             rows.append(
                 {"text": path.stem, **row, "ratio": row["liger"] / row["base"], "tokens": len(ids)}
             )
-    needs_tokenizer = a.tasks or a.recall
-    if needs_tokenizer and tokenizer is None:
-        raise LinearizeError(f"{a.base} has no tokenizer: --tasks and --recall need one")
     words = lambda text: encode(tokenizer, text)
     if a.tasks:
         run = lambda s, p: multiple_choice.accuracy(model, s, words, p, a.task_limit)
         result["multiple_choice"] = _compare_tasks([(run(None, p), run(liger, p)) for p in a.tasks])
     if a.recall:
-        filler = data.load_tokens(a.recall, model.config, tokenizer).reshape(-1)
         runs = both(lambda s: evaluate.recall(model, s, words, filler))
         result["recall"] = [
             {"distance": b["distance"], "base": b["accuracy"], "liger": s["accuracy"]}
@@ -330,6 +392,7 @@ def _compare_tasks(pairs: list[tuple[dict, dict]]) -> dict:
 
 
 def _export(a) -> int:
+    check_out(a.out)  # before the minutes that loading can take
     model = load_base(a.base, torch.float32, a.device)
     check_base(a.adapter, model.config)
     export(model, load_adapter(a.adapter, model), a.base, a.out, DTYPES[a.dtype])

@@ -9,9 +9,13 @@ import json
 from pathlib import Path
 
 from .errors import LinearizeError
+from .files import save_json
 
 GATES = ("gla", "hgrn2", "gsa")
 ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3")
+# The server folds 16 tokens at a time into its state, and holds a fold back while text may yet be
+# taken back: its ring of rows keeps these tokens only if the window is as long.
+SMALLEST_WINDOW, LARGEST_WINDOW = 16, 4096
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -27,8 +31,9 @@ class LigerConfig:
     def __post_init__(self):
         if self.gate not in GATES:
             raise LinearizeError(f"unknown gate {self.gate!r}: one of {', '.join(GATES)}")
-        if not isinstance(self.window, int) or not 1 <= self.window <= 4096:
-            raise LinearizeError(f"window {self.window!r} is not an integer from 1 to 4096")
+        low, high = SMALLEST_WINDOW, LARGEST_WINDOW
+        if not isinstance(self.window, int) or not low <= self.window <= high:
+            raise LinearizeError(f"window {self.window!r} is not an integer from {low} to {high}")
         if not self.gate_normalizer > 0:
             raise LinearizeError(f"gate_normalizer {self.gate_normalizer!r} is not positive")
         if not 0 <= self.mix <= 1:
@@ -43,8 +48,7 @@ class LigerConfig:
         return LigerConfig(**known_fields(LigerConfig, read_json(path), path))
 
     def save(self, folder: Path) -> None:
-        text = json.dumps(dataclasses.asdict(self), indent=2) + "\n"
-        (Path(folder) / "liger_config.json").write_text(text)
+        save_json(Path(folder) / "liger_config.json", dataclasses.asdict(self))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,11 +136,23 @@ class ModelConfig:
             raise LinearizeError(f"{source}: attention_bias is supported for qwen2 only")
         if config.get("mlp_bias"):
             raise LinearizeError(f"{source}: mlp_bias is unsupported")
+        activation = config.get("hidden_act") or "silu"
+        if activation != "silu":
+            raise LinearizeError(
+                f"{source}: hidden_act is {activation!r}; only 'silu' is supported"
+            )
+        if config.get("quantization_config"):
+            raise LinearizeError(f"{source}: quantization_config is unsupported")
         try:
             heads = config["num_attention_heads"]
             rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
             rope = {("rope_type" if k == "type" else k): v for k, v in rope.items()}
             theta = rope.pop("rope_theta", config.get("rope_theta", 10000.0))
+            part = rope.pop("partial_rotary_factor", config.get("partial_rotary_factor"))
+            if part not in (None, 1):
+                raise LinearizeError(
+                    f"{source}: partial_rotary_factor is {part!r}; only 1 is supported"
+                )
             return ModelConfig(
                 model_type=kind,
                 vocab_size=config["vocab_size"],

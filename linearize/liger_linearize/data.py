@@ -5,7 +5,6 @@ by the seed.
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from tokenizers import Tokenizer
 
 from .config import ModelConfig
 from .errors import LinearizeError
+from .files import replace
 from .tokenizer import encode
 
 
@@ -36,7 +36,8 @@ def load_tokens(path: Path, config: ModelConfig, tokenizer: Tokenizer | None = N
     path = Path(path)
     if path.suffix == ".npy":
         try:
-            ids = np.load(path, allow_pickle=False)
+            with open(path, "rb") as f:
+                ids = np.lib.format.read_array(f, allow_pickle=False)
         except (OSError, ValueError) as e:
             raise LinearizeError(f"{path}: not a token file: {e}") from e
         if ids.dtype.kind not in "iu" or ids.ndim not in (1, 2):
@@ -54,14 +55,12 @@ def save_tokens(path: Path, ids: np.ndarray, vocab_size: int) -> None:
     """Replaces the file whole or not at all."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    try:
+
+    def write(partial: Path) -> None:
         with open(partial, "wb") as f:
             np.save(f, ids.astype(token_dtype(vocab_size)))
-        os.replace(partial, path)
-    except OSError as e:
-        partial.unlink(missing_ok=True)
-        raise LinearizeError(f"{path}: cannot save: {e.strerror or e}") from e
+
+    replace(path, write)
 
 
 def pack(sources: list[np.ndarray], length: int) -> np.ndarray:

@@ -17,6 +17,7 @@ from .model import Decoder
 TOKENS_AT_ONCE = 16384
 POSITION_BINS = (0, 16, 64, 128, 256, 512, 1024, 2048, 4096)
 RECALL_DISTANCES = (16, 32, 48, 64, 96, 128, 192, 256, 512, 1024)
+RECALL_FILLER = RECALL_DISTANCES[-1] + 1  # tokens that the text in between needs
 NAMES = (
     "Anna Peter Maria John Susan David Laura James Emma Robert Helen Thomas Alice Henry Julia Mark"
 ).split()
@@ -87,7 +88,8 @@ def recall(
     """Which of 16 words was stated `distance` tokens ago, by the likelihood of its first token;
     chance is 1/16.
 
-    encode: text -> token ids. filler: what stands between the statement and the question.
+    encode: text -> token ids. filler: what stands between the statement and the question, at least
+    RECALL_FILLER tokens.
     """
     rng = np.random.default_rng(0)
     candidates = [encode(" " + w)[0] for w in WORDS]

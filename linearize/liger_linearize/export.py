@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 
 from .config import LigerConfig, ModelConfig
 from .errors import LinearizeError
+from .files import save_bytes, save_tensors, to_json
 from .lora import LoraLinear
 from .model import Decoder
-from .tokenizer import load_tokenizer
+from .tokenizer import gguf_tokenizer_config, load_tokenizer
 
 SHARD_BYTES = 4 << 30
-COPIED = ("tokenizer_config.json", "special_tokens_map.json", "generation_config.json")
+COPIED = (
+    "tokenizer.json",
+    "tekken.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "special_tokens_map.json",
+    "generation_config.json",
+)
 MODEL_TYPES = {
     ("llama", "gla"): "liger_gla",
     ("llama", "hgrn2"): "liger_hgrn2",
@@ -50,7 +56,8 @@ def hf_config(config: ModelConfig, liger: LigerConfig, dtype: torch.dtype) -> di
         "rope_scaling": config.rope_scaling,
         "max_position_embeddings": config.max_position_embeddings,
         "tie_word_embeddings": config.tie_word_embeddings,
-        "attention_bias": config.qkv_bias,
+        # The model type says that Qwen2 has biases; this field would give o_proj one too.
+        "attention_bias": False,
         "bos_token_id": config.bos_token_id,
         "eos_token_id": config.eos_token_id,
         "torch_dtype": str(dtype).removeprefix("torch."),
@@ -63,13 +70,43 @@ def hf_config(config: ModelConfig, liger: LigerConfig, dtype: torch.dtype) -> di
     return fields
 
 
+def check_out(out: Path) -> None:
+    """What is in a folder could be the base, or be taken for a part of the new model."""
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise LinearizeError(f"--out {out} is not empty: export needs a new or empty folder")
+
+
 def export(model: Decoder, liger: LigerConfig, base: Path, out: Path, dtype=torch.bfloat16) -> None:
     """Merges the adapter into the weights of `model` and writes config, weights and tokenizer to
-    `out`.
+    `out`, a new or empty folder. Where that fails, nothing is left in it.
     """
     config = hf_config(model.config, liger, dtype)
     out = Path(out)
+    check_out(out)
+    files = _tokenizer_files(Path(base)) | _weight_files(model, dtype)
+    files["config.json"] = to_json(config)  # the last: without it the rest is no model to anyone
     out.mkdir(parents=True, exist_ok=True)
+    try:
+        for name, content in files.items():
+            save = save_bytes if isinstance(content, bytes) else save_tensors
+            save(out / name, content)
+    except BaseException:
+        for name in files:
+            (out / name).unlink(missing_ok=True)
+        raise
+
+
+def _tokenizer_files(base: Path) -> dict[str, bytes]:
+    if base.suffix == ".gguf":
+        return {
+            "tokenizer.json": load_tokenizer(base).to_str(pretty=True).encode(),
+            "tokenizer_config.json": to_json(gguf_tokenizer_config(base)),
+        }
+    return {name: (base / name).read_bytes() for name in COPIED if (base / name).exists()}
+
+
+def _weight_files(model: Decoder, dtype: torch.dtype) -> dict[str, dict[str, torch.Tensor] | bytes]:
+    """model.safetensors, or shards and their index."""
     merged = {n: m.merged() for n, m in model.named_modules() if isinstance(m, LoraLinear)}
     shards, size = [{}], 0
     for name, p in model.named_parameters():
@@ -82,20 +119,9 @@ def export(model: Decoder, liger: LigerConfig, base: Path, out: Path, dtype=torc
         shards[-1][name] = value
         size += value.nbytes
     if len(shards) == 1:
-        save_file(shards[0], out / "model.safetensors", metadata={"format": "pt"})
-    else:
-        index = {}
-        for i, shard in enumerate(shards, 1):
-            file = f"model-{i:05}-of-{len(shards):05}.safetensors"
-            save_file(shard, out / file, metadata={"format": "pt"})
-            index |= dict.fromkeys(shard, file)
-        text = json.dumps({"metadata": {}, "weight_map": index}, indent=1)
-        (out / "model.safetensors.index.json").write_text(text + "\n")
-    (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    base = Path(base)
-    if base.suffix == ".gguf" or (base / "tokenizer.json").exists():
-        load_tokenizer(base).save(str(out / "tokenizer.json"))
-    if base.is_dir():
-        for name in COPIED:
-            if (base / name).exists():
-                shutil.copy(base / name, out / name)
+        return {"model.safetensors": shards[0]}
+    files = {f"model-{i:05}-of-{len(shards):05}.safetensors": s for i, s in enumerate(shards, 1)}
+    index = {name: file for file, shard in files.items() for name in shard}
+    return files | {
+        "model.safetensors.index.json": to_json({"metadata": {}, "weight_map": index}, indent=1)
+    }

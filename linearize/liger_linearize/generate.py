@@ -33,8 +33,10 @@ def _after(layer, x, y):
 
 def _choose(logits, noise, temperature: float):
     """A draw from softmax(logits / temperature), noise being exponential: argmax of the
-    Gumbel-perturbed logits.
+    Gumbel-perturbed logits. Temperature 0 takes the likeliest token.
     """
+    if temperature == 0:
+        return logits.argmax(-1)
     return (logits.float() / temperature - noise.log()).argmax(-1)
 
 

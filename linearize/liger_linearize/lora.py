@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import math
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,11 +12,12 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from .config import LigerConfig, LoraConfig, ModelConfig, read_json
 from .errors import LinearizeError
+from .files import save_json, save_tensors
 
 PREFIX = "base_model.model."
 
@@ -78,10 +77,7 @@ def save_adapter(
         if not torch.isfinite(stored).all():
             raise LinearizeError(f"{name} does not fit {dtype}: it has values that are not finite")
         tensors[PREFIX + name + ".weight"] = stored
-    partial = folder / "adapter_model.safetensors.partial"
-    save_file(tensors, partial, metadata={"format": "pt"})
-    partial.chmod(0o644)  # safetensors leaves it readable by its owner alone
-    os.replace(partial, folder / "adapter_model.safetensors")
+    save_tensors(folder / "adapter_model.safetensors", tensors)
     settings = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -96,7 +92,7 @@ def save_adapter(
     if lora.rank_pattern:
         settings["rank_pattern"] = lora.rank_pattern
         settings["alpha_pattern"] = {k: lora.scale * r for k, r in lora.rank_pattern.items()}
-    (folder / "adapter_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+    save_json(folder / "adapter_config.json", settings)
     liger.save(folder)
 
 
@@ -143,9 +139,9 @@ class StoredAdapter:
         weights = {k.removeprefix(PREFIX).removesuffix(".weight"): v for k, v in stored.items()}
         return StoredAdapter(folder, lora, scale, weights)
 
-    def copy_to(self, model: nn.Module) -> None:
-        """Copies into the LoRA of `model`, whose ranks may be larger: what is beyond stays. Refuses
-        an adapter of another base by shape or layer.
+    def check(self, model: nn.Module) -> None:
+        """Refuses an adapter of another base, by layer or shape. The ranks of `model` may be
+        others.
         """
         file = self.folder / "adapter_model.safetensors"
         parameters = lora_parameters(model)
@@ -154,15 +150,25 @@ class StoredAdapter:
             if target is None:
                 raise LinearizeError(f"{file}: {name} has no place in {model.config.name}")
             rank = self.lora.rank(name.rsplit(".", 1)[0])
-            part = target.data[:rank] if "lora_A" in name else target.data[:, :rank]
-            if part.shape != value.shape:
+            rows, columns = target.shape
+            needed = [rank, columns] if "lora_A" in name else [rows, rank]
+            if list(value.shape) != needed:
                 raise LinearizeError(
                     f"{file}: {name} is {list(value.shape)}, {model.config.name} needs "
-                    f"{list(part.shape)}: an adapter of another base"
+                    f"{needed}: an adapter of another base"
                 )
-            part.copy_(value)
         if parameters:
             raise LinearizeError(f"{file}: {next(iter(parameters))} is missing")
+
+    def copy_to(self, model: nn.Module) -> None:
+        """Copies into the LoRA of `model`, whose ranks may be larger: what is beyond stays."""
+        self.check(model)
+        parameters = lora_parameters(model)
+        for name, value in self.weights.items():
+            rank = self.lora.rank(name.rsplit(".", 1)[0])
+            target = parameters[name].data
+            part = target[:rank] if "lora_A" in name else target[:, :rank]
+            part.copy_(value)
 
     def reduced(self, lora: LoraConfig) -> StoredAdapter:
         """The nearest adapter whose ranks are none larger than those of `lora`."""
@@ -226,7 +232,7 @@ def start_from(folders: Sequence[Path], model: nn.Module, lora: LoraConfig) -> s
             )
         if sorted(adapter.lora.targets) != sorted(lora.targets):
             raise LinearizeError(f"{adapter.folder}: its target_modules are not this run's targets")
-        adapter.reduced(lora).copy_to(model)
+        adapter.check(model)
     mean = {
         name: torch.stack([a.weights[name].float() for a in adapters]).mean(0)
         for name in first.weights
@@ -247,6 +253,7 @@ def blend(folders: Sequence[Path], shares: Sequence[float], model: nn.Module, lo
             raise LinearizeError(f"{adapter.folder}: its liger_config.json is not {folders[0]}'s")
         if sorted(adapter.lora.targets) != sorted(lora.targets):
             raise LinearizeError(f"{adapter.folder}: its target_modules are not {lora.targets}")
+        adapter.check(model)
     weights = {}
     for name in [n for n in first.weights if n.endswith("lora_A")]:
         b_name = name.removesuffix("A") + "B"

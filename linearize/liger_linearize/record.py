@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
 import statistics
 import time
 from pathlib import Path
@@ -14,6 +12,7 @@ import torch
 
 from .config import LigerConfig, LoraConfig
 from .distributed import ALONE, Ranks
+from .files import save_json
 from .lora import LoraLinear
 from .model import Decoder
 from .settings import TrainSettings
@@ -124,9 +123,7 @@ class RunRecord:
             | self.summary(step)
             | {"finished": time.strftime("%Y-%m-%d"), "curve": curve}
         )
-        partial = self.out / "run.json.partial"
-        partial.write_text(json.dumps(record, indent=1) + "\n")
-        os.replace(partial, self.out / "run.json")
+        save_json(self.out / "run.json", record, indent=1)
         plot_loss(curve, self.out / "loss.png")
 
 

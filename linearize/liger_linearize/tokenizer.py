@@ -44,9 +44,35 @@ def encode(tokenizer: Tokenizer, text: str) -> list[int]:
     return tokenizer.encode(text, add_special_tokens=False).ids
 
 
-def _from_gguf(path: Path) -> Tokenizer:
+def gguf_tokenizer_config(path: Path) -> dict:
+    """What a GGUF file says beside the vocabulary, as the tokenizer_config.json of a folder says
+    it: special tokens, whether BOS begins a text, the chat template.
+    """
+    get = _gguf_fields(path)
+    tokens, config = get("tokenizer.ggml.tokens"), {}
+    for name, key in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding")):
+        token = get(f"tokenizer.ggml.{key}_token_id")
+        if token is not None and 0 <= token < len(tokens):
+            config[f"{name}_token"] = tokens[token]
+    adds = get("tokenizer.ggml.add_bos_token")
+    if adds is None:  # older files leave it to the kind of tokenizer
+        adds = get("tokenizer.ggml.pre") == "llama-bpe"
+    if adds and "bos_token" not in config:
+        raise LinearizeError(
+            f"{path}: BOS begins a text, but tokenizer.ggml.bos_token_id names no token"
+        )
+    config["add_bos_token"] = adds
+    template = get("tokenizer.chat_template")
+    return config if template is None else config | {"chat_template": template}
+
+
+def _gguf_fields(path: Path):
     fields = open_gguf(path).fields
-    get = lambda key: fields[key].contents() if key in fields else None
+    return lambda key: fields[key].contents() if key in fields else None
+
+
+def _from_gguf(path: Path) -> Tokenizer:
+    get = _gguf_fields(path)
     kind, pre = get("tokenizer.ggml.model"), get("tokenizer.ggml.pre")
     if kind != "gpt2" or pre not in PATTERNS:
         raise LinearizeError(f"{path}: unsupported tokenizer {kind!r}/{pre!r}")

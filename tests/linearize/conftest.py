@@ -2,7 +2,9 @@
 256 bytes.
 """
 
+import contextlib
 import json
+import resource
 import sys
 from pathlib import Path
 
@@ -75,6 +77,17 @@ def write_folder(model: Decoder, folder: Path) -> Path:
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.save(str(folder / "tokenizer.json"))
     return folder
+
+
+@contextlib.contextmanager
+def full_disk(limit: int):
+    """No file can grow beyond `limit` bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.fixture(scope="session")

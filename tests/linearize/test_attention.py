@@ -47,7 +47,7 @@ def test_gates_that_overflow_when_inverted(gate):
     np.testing.assert_allclose(got, oracle.liger_attention(gate, q, k, v), atol=5e-5)
 
 
-@pytest.mark.parametrize("window", [1, 7, 65])
+@pytest.mark.parametrize("window", [16, 23, 65])
 def test_window_normalizer_and_mix_are_settings(window):
     q, k, v = projections(90)
     liger = LigerConfig("gla", window=window, gate_normalizer=4.0, mix=0.3)
@@ -91,3 +91,9 @@ def test_no_token_sees_a_later_one():
 def test_unknown_gate_is_named():
     with pytest.raises(LinearizeError, match="gala.*gla, hgrn2, gsa"):
         LigerConfig("gala")
+
+
+@pytest.mark.parametrize("window", [15, 4097, 64.0])
+def test_a_window_that_the_server_cannot_hold_is_refused(window):
+    with pytest.raises(LinearizeError, match=f"window {window} is not an integer from 16 to 4096"):
+        LigerConfig(window=window)

@@ -3,6 +3,7 @@ says.
 """
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from liger_linearize.export import hf_config
 from liger_linearize.lora import load_adapter
 from safetensors.torch import load_file
 
-from conftest import make_model
+from conftest import full_disk, make_model
 
 TRAIN = "--steps 3 --batch 2 --micro-batch 2 --sequence-length 32 --rank 2 --device cpu".split()
 
@@ -134,6 +135,10 @@ def test_dry_run_needs_no_weights(base_folder, tmp_path, capsys):
         (["--kernels", "fla"], "flash-linear-attention"),
         (["--sequence-length", "100000"], "not one sequence of 100000"),
         (["--base", "/no/base"], "/no/base/config.json"),
+        (["--window", "15"], "window 15 is not an integer from 16"),
+        (["--checkpoint-every", "0"], "--checkpoint-every is 0; at least 1"),
+        (["--seed", "-1"], "--seed is -1; from 0"),
+        (["--device", "graphics"], "--device is 'graphics'; cpu, cuda"),
     ],
 )
 def test_a_wrong_command_says_what_is_wrong(world, base_folder, tmp_path, capsys, changes, message):
@@ -145,6 +150,81 @@ def test_a_wrong_command_says_what_is_wrong(world, base_folder, tmp_path, capsys
     else:
         assert main(arguments) == 1
         assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ("--tokens 0", "--tokens is 0; at least 1"),
+        ("--length 0", "--length is 0; at least 2"),
+        ("--generate-batch 0", "--generate-batch is 0; at least 1"),
+        ("--temperature -1", "--temperature is -1.0; from 0 to 100"),
+        ("--temperature nan", "--temperature is nan; from 0 to 100"),
+        ("--seed -1", "--seed is -1; from 0"),
+        ("--length 8 --prompt abcdefgh", "--prompt has 8 tokens; at least 1, and less than"),
+        ("--length 8 --prompt=", "--prompt has 0 tokens; at least 1"),
+        ("--length 8 --prompt-text EMPTY", "has no tokens"),
+    ],
+)
+def test_generate_says_which_limit_is_broken(base_folder, tmp_path, capsys, changes, message):
+    (tmp_path / "empty.txt").write_text("")
+    arguments = changes.replace("EMPTY", str(tmp_path / "empty.txt")).split()
+    out = ["--out", str(tmp_path / "x.npy"), "--tokens", "16", "--device", "cpu"]
+    assert main(["generate", "--base", str(base_folder), *out, *arguments]) == 1
+    assert message in capsys.readouterr().err and not (tmp_path / "x.npy").exists()
+
+
+def test_generate_from_a_base_without_bos_needs_a_prompt(base_folder, tmp_path, capsys):
+    base = shutil.copytree(base_folder, tmp_path / "base")
+    config = json.loads((base / "config.json").read_text())
+    del config["bos_token_id"]
+    (base / "config.json").write_text(json.dumps(config))
+    arguments = ["generate", "--base", str(base), "--device", "cpu", "--tokens", "16"]
+    arguments += ["--length", "8", "--out", str(tmp_path / "x.npy")]
+    assert main(arguments) == 1
+    assert "names no BOS token to start with: give --prompt" in capsys.readouterr().err
+    assert main([*arguments, "--prompt", "a"]) == 0
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ("--context 0", "--context is 0; at least 2"),
+        ("--context 1", "--context is 1; at least 2"),
+        ("--task-limit 0", "--task-limit is 0; at least 1"),
+        ("--recall SHORT", "short.txt has 100 tokens; at least 1025"),
+        ("--held-out ROWS", "rows.npy has no tokens"),
+        ("--text EMPTY", "empty.npy: not a token file"),
+    ],
+)
+def test_eval_says_which_limit_is_broken(world, base_folder, tmp_path, capsys, changes, message):
+    (tmp_path / "short.txt").write_text("a" * 100)
+    (tmp_path / "empty.npy").write_bytes(b"")
+    np.save(tmp_path / "rows.npy", np.empty((0, 8), np.uint16))
+    for name in ("short.txt", "rows.npy", "empty.npy"):
+        changes = changes.replace(name.split(".")[0].upper(), str(tmp_path / name))
+    arguments = ["eval", "--base", str(base_folder), "--device", "cpu", *changes.split()]
+    arguments += ["--adapter", str(world / "adapter"), "--out", str(tmp_path / "eval")]
+    assert main(arguments) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_gpu_that_is_not_there_is_refused(base_folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    arguments = ["generate", "--base", str(base_folder), "--out", str(tmp_path / "x.npy")]
+    assert main([*arguments, "--device", "cuda"]) == 1
+    assert "--device is cuda; PyTorch finds 0 GPUs" in capsys.readouterr().err
+
+
+def test_a_blend_needs_shares_of_1_and_room_on_the_disk(world, base_folder, tmp_path, capsys):
+    arguments = ["blend", "--base", str(base_folder), "--device", "cpu", "--rank", "2"]
+    arguments += ["--adapter", str(world / "adapter"), "--out", str(tmp_path / "blend")]
+    assert main([*arguments, "--share", "nan"]) == 1
+    assert "--share needs" in capsys.readouterr().err
+    with full_disk(1000):
+        assert main([*arguments, "--share", "1"]) == 1
+    assert "adapter_model.safetensors: cannot save: " in capsys.readouterr().err
+    assert not list((tmp_path / "blend").iterdir())
 
 
 def test_tokens_outside_the_vocabulary_are_refused(base_folder, tmp_path, capsys):

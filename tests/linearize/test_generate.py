@@ -1,16 +1,18 @@
 """Self-generated text: the base's own continuation in any batch, the same for the same seed."""
 
 import numpy as np
+import pytest
 import torch
 from liger_linearize.generate import Generator, draw_prompts, self_generate
 
 from conftest import make_model
 
 
-def test_cold_sampling_is_the_greedy_continuation_of_each_prompt():
+@pytest.mark.parametrize("temperature", [0.0, 1e-5])
+def test_cold_sampling_is_the_greedy_continuation_of_each_prompt(temperature):
     model = make_model()
     prompts = [[5], [7, 8, 9, 10], [11, 12]]
-    ids = torch.from_numpy(Generator(model, 3, 140, temperature=1e-5).generate(prompts))
+    ids = torch.from_numpy(Generator(model, 3, 140, temperature=temperature).generate(prompts))
     with torch.no_grad():
         best = model(ids, None).argmax(-1)
     for row, greedy, prompt in zip(ids, best, prompts):

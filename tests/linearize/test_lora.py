@@ -10,7 +10,7 @@ from liger_linearize.lora import add_lora, blend, load_adapter, lora_parameters,
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from conftest import make_model, write_folder
+from conftest import full_disk, make_model, write_folder
 
 IDS = torch.arange(30).reshape(1, 30) % 23
 
@@ -120,6 +120,24 @@ def test_values_beyond_float16_are_refused(tmp_path):
         save_adapter(tmp_path, model, LoraConfig(), LigerConfig())
 
 
+@pytest.mark.parametrize("name", ["adapter_config.json", "liger_config.json"])
+def test_a_full_disk_leaves_the_settings_that_were_there(adapter, name):
+    folder, model = adapter
+    before = (folder / name).read_bytes()
+    (folder / (name + ".partial")).symlink_to("/dev/full")
+    with pytest.raises(LinearizeError, match=f"{name}: cannot save: No space left on device"):
+        save_adapter(folder, model, LoraConfig(4, 8.0), LigerConfig("hgrn2"))
+    assert (folder / name).read_bytes() == before
+
+
+def test_a_full_disk_leaves_the_weights_that_were_there(adapter):
+    folder, model = adapter
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    with full_disk(1000), pytest.raises(LinearizeError, match="adapter_model.safetensors: cannot"):
+        save_adapter(folder, model, LoraConfig(4, 8.0), LigerConfig())
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+
+
 def updates(model):
     return {
         n: m.scale * (m.lora_B @ m.lora_A).detach()
@@ -157,6 +175,23 @@ def test_adapters_of_other_gates_do_not_blend(tmp_path):
     add_lora(model, lora)
     with pytest.raises(LinearizeError, match="b: its liger_config.json is not .*a's"):
         blend([tmp_path / "a", tmp_path / "b"], [0.5, 0.5], model, lora)
+
+
+def test_adapters_of_another_base_do_not_blend(tmp_path):
+    lora = LoraConfig(2, 4.0)
+    save_adapter(tmp_path / "a", adapted_model(lora), lora, LigerConfig())
+    for changes, message in (
+        ({"hidden_size": 32}, "another base"),
+        ({"num_hidden_layers": 1}, "is missing"),
+        ({"num_hidden_layers": 3}, "has no place"),
+    ):
+        other = make_model(**changes)
+        add_lora(other, lora)
+        save_adapter(tmp_path / "b", other, lora, LigerConfig())
+        model = make_model()
+        add_lora(model, lora)
+        with pytest.raises(LinearizeError, match=f"b/adapter_model.safetensors: .*{message}"):
+            blend([tmp_path / "a", tmp_path / "b"], [0.5, 0.5], model, lora)
 
 
 def test_ranks_by_projection_load_here_and_in_peft(tmp_path):

@@ -46,8 +46,10 @@ def test_base_agrees_with_transformers(tmp_path, model_type, changes):
     torch.testing.assert_close(got, want, atol=2e-4, rtol=1e-4)
 
 
-def write_gguf(model, path):
-    """As llama.cpp's converter stores a Llama: q and k rows permuted for interleaved RoPE."""
+def write_gguf(model, path, add=lambda writer: None):
+    """As llama.cpp's converter stores a Llama: q and k rows permuted for interleaved RoPE. add:
+    writes more fields.
+    """
     c, w = model.config, gguf.GGUFWriter(path, "llama")
     w.add_block_count(c.num_hidden_layers)
     w.add_context_length(512)
@@ -58,6 +60,7 @@ def write_gguf(model, path):
     w.add_key_length(c.head_dim)
     w.add_layer_norm_rms_eps(c.rms_norm_eps)
     w.add_rope_freq_base(c.rope_theta)
+    add(w)
     names = {
         "model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output",
         "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
@@ -89,8 +92,40 @@ def test_gguf_is_the_folder_it_was_made_from(tmp_path):
     write_gguf(model, tmp_path / "tiny.gguf")
     loaded = load_base(tmp_path / "tiny.gguf")
     assert loaded.config.tie_word_embeddings and loaded.config.name == "tiny"
+    assert loaded.config.bos_token_id is None and loaded.config.eos_token_id is None
     with torch.no_grad():
         torch.testing.assert_close(loaded(IDS, None), model(IDS, None))
+
+
+def test_gguf_names_what_begins_a_text_and_what_ends_a_text_or_turn(tmp_path):
+    def add(w):
+        w.add_bos_token_id(0)
+        w.add_eos_token_id(5)
+        w.add_eot_token_id(7)
+
+    write_gguf(make_model(), tmp_path / "tiny.gguf", add)
+    config = load_base(tmp_path / "tiny.gguf").config
+    assert config.bos_token_id == 0 and config.eos_token_id == [5, 7]
+
+
+@pytest.mark.parametrize(
+    "add, message",
+    [
+        (
+            lambda w: w.add_rope_scaling_type(gguf.RopeScalingType.YARN),
+            "type is 'yarn'; only 'none'",
+        ),
+        (lambda w: w.add_rope_scaling_type(gguf.RopeScalingType.LINEAR), "type is 'linear'"),
+        (lambda w: w.add_rope_dimension_count(8), "llama.rope.dimension_count is 8; only 16"),
+        (lambda w: w.add_value_length(8), "llama.attention.value_length is 8; only 16"),
+        (lambda w: w.add_expert_count(4), "llama.expert_count is 4; only 0"),
+        (lambda w: w.add_uint16("split.count", 2), "split.count is 2; only 1"),
+    ],
+)
+def test_a_gguf_that_the_model_does_not_compute_is_refused(tmp_path, add, message):
+    write_gguf(make_model(), tmp_path / "tiny.gguf", add)
+    with pytest.raises(LinearizeError, match=f"tiny.gguf: field .*{message}"):
+        load_base(tmp_path / "tiny.gguf")
 
 
 def test_gradient_checkpointing_changes_nothing():
@@ -112,6 +147,10 @@ def test_gradient_checkpointing_changes_nothing():
         ({"model_type": "gemma2"}, "unsupported model_type 'gemma2'.*llama, mistral, qwen2, qwen3"),
         ({"num_key_value_heads": 3}, "4 query heads cannot share 3"),
         ({"rope_scaling": {"rope_type": "yarn"}}, "unsupported rope_scaling 'yarn'"),
+        ({"hidden_act": "gelu"}, "hidden_act is 'gelu'; only 'silu'"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5; only 1"),
+        ({"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor is 0.5"),
+        ({"quantization_config": {"quant_method": "fp8"}}, "quantization_config is unsupported"),
         ({"hidden_size": 32}, "is .*, config needs"),
         ({"num_hidden_layers": 3}, "layers.2.* is missing"),
         ({"num_hidden_layers": 1}, "unsupported tensor model.layers.1"),

@@ -18,7 +18,7 @@ from liger_linearize.settings import TrainSettings
 from liger_linearize.train import Trainer
 from safetensors.torch import load_file
 
-from conftest import make_model
+from conftest import full_disk, make_model
 
 
 def trainer(
@@ -244,6 +244,18 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(sequences, tmp_path, monkeyp
     monkeypatch.undo()
     assert not list(tmp_path.glob("*.partial"))
     assert trainer(sequences, tmp_path).step == 4
+
+
+def test_a_full_disk_at_the_end_is_an_error_and_the_same_run_goes_on(sequences, tmp_path):
+    t = trainer(sequences, tmp_path)
+    while t.step < t.settings.steps:
+        t._train_step()
+    t.save()
+    with full_disk(1000), pytest.raises(LinearizeError, match="adapter_model.safetensors: cannot"):
+        t.run()
+    assert [p.name for p in tmp_path.iterdir()] == [train.CHECKPOINT]
+    assert trainer(sequences, tmp_path).run()
+    assert (tmp_path / "adapter_model.safetensors").exists()
 
 
 def test_a_damaged_checkpoint_is_refused_by_name(sequences, tmp_path):
