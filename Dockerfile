@@ -3,6 +3,7 @@
 #   docker run --read-only -p 50051:50051 -v "$PWD/build/models:/models:ro" \
 #     liger-serve:cpu --model=/models/SmolLM2-135M-Instruct.Q4_1.gguf \
 #     --adapter=/usr/share/liger/adapters/smollm2-135m-instruct-liger-gla-mixed-rank
+#   docker build --target cpu --tag liger-serve:cpu .
 #   docker build --target cuda --tag liger-serve:cuda .
 #   docker run --gpus all ... liger-serve:cuda --backend=cuda ...
 
@@ -41,9 +42,6 @@ HEALTHCHECK --interval=10s --timeout=5s --start-period=60s \
   CMD ["liger-client", "--server=127.0.0.1:50052", "--timeout=3", "health"]
 ENTRYPOINT ["liger-server"]
 
-FROM runtime AS cpu
-COPY --from=build /opt/liger/bin/ /usr/local/bin/
-
 # The toolkit alone is taken from it: Debian's gRPC is what the project is tested with.
 FROM nvidia/cuda:13.0.2-devel-ubuntu22.04 AS toolkit
 
@@ -64,3 +62,7 @@ COPY --from=build-cuda /opt/liger/bin/ /usr/local/bin/
 ENV LD_LIBRARY_PATH=/usr/local/cuda/lib64 \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
+
+# Last: what a build without --target makes.
+FROM runtime AS cpu
+COPY --from=build /opt/liger/bin/ /usr/local/bin/

@@ -1,5 +1,6 @@
 """The Kubernetes manifests and the Dockerfile: valid, and in step with the server's own flags."""
 
+import itertools
 import os
 import pathlib
 import re
@@ -15,6 +16,10 @@ from repository_files import ROOT
 
 KUSTOMIZATIONS = ["base", *(f"overlays/{p.name}" for p in (ROOT / "deploy/k8s/overlays").iterdir())]
 OVERLAYS = [name for name in KUSTOMIZATIONS if name != "base"]
+DEVICES = ["cpu", "gpu"]
+COMPONENTS = sorted(p.name for p in (ROOT / "deploy/k8s/components").iterdir())
+# An overlay that combines, and the only one whose names are to be replaced.
+EXAMPLE = "examples/overlay"
 BIN = ROOT / os.environ.get("LIGER_BIN_DIR", "build/release/bin")
 VERSIONS = ["1.30", "1.37"]
 
@@ -34,6 +39,14 @@ def render(name: str) -> list[dict]:
     return list(yaml.safe_load_all(done.stdout))
 
 
+def valid(objects: list[dict], version: str):
+    for resource in objects:
+        if resource["kind"] not in CUSTOM:
+            kubernetes_validate.validate(resource, version, strict=True)
+    names = [(o["kind"], o["metadata"]["name"]) for o in objects]
+    assert len(set(names)) == len(names)
+
+
 def one(objects: list[dict], kind: str) -> dict:
     (found,) = [o for o in objects if o["kind"] == kind]
     return found
@@ -48,21 +61,52 @@ def pod(objects: list[dict]) -> dict:
 
 
 # Kinds that Kubernetes' own schemas do not know; tests below check their fields.
-CUSTOM = {"ServiceMonitor", "PrometheusRule", "GRPCRoute", "InferencePool"}
+CUSTOM = {"ServiceMonitor", "PrometheusRule", "GRPCRoute"}
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("name", KUSTOMIZATIONS)
+@pytest.mark.parametrize("name", [*KUSTOMIZATIONS, EXAMPLE])
 def test_manifests_are_valid(name, version):
-    objects = render(name)
-    for resource in objects:
-        if resource["kind"] not in CUSTOM:
-            kubernetes_validate.validate(resource, version, strict=True)
-    names = [(o["kind"], o["metadata"]["name"]) for o in objects]
-    assert len(set(names)) == len(names)
+    valid(render(name), version)
 
 
-@pytest.mark.parametrize("name", OVERLAYS)
+@pytest.fixture(scope="module")
+def combined(tmp_path_factory):
+    """Renders a device's overlay with components, in that order."""
+    folder = tmp_path_factory.mktemp("deploy")
+    shutil.copytree(ROOT / "deploy/k8s", folder / "k8s")
+    (folder / "k8s/overlays/own").mkdir()
+
+    def run(device: str, components: tuple[str, ...]) -> list[dict]:
+        (folder / "k8s/overlays/own/kustomization.yaml").write_text(yaml.safe_dump({
+            "apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization",
+            "resources": [f"../{device}"],
+            "components": [f"../../components/{name}" for name in components]}))
+        return render(folder / "k8s/overlays/own")
+
+    return run
+
+
+@pytest.mark.parametrize("device, components", [
+    (device, order) for device in DEVICES for count in (1, 2)
+    for order in itertools.permutations(COMPONENTS, count)],
+    ids=lambda value: value if isinstance(value, str) else "-".join(value))
+def test_components_combine(combined, device, components):
+    objects = combined(device, components)
+    valid(objects, VERSIONS[-1])
+    if "store" in components:
+        out = named(objects, "NetworkPolicy")["spec"]["egress"]
+        for protocol in ("UDP", "TCP"):
+            assert any({"port": 53, "protocol": protocol} in rule["ports"] and "to" not in rule
+                       for rule in out), "the store's name cannot be resolved"
+        assert named(objects, "Service", "liger-store")
+    if "tls" in components:
+        for name in ("liger-serve", "liger-serve-headless"):
+            ports = named(objects, "Service", name)["spec"]["ports"]
+            assert not any("appProtocol" in port for port in ports)
+
+
+@pytest.mark.parametrize("name", [*OVERLAYS, EXAMPLE])
 def test_every_variable_is_a_flag(name):
     done = subprocess.run([BIN / "liger-server", "--help"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -207,17 +251,10 @@ def test_the_gateway_reaches_the_service():
             if package == "liger.v1":
                 text = next(t for t in services.values() if f"service {name} {{" in t)
                 assert f"rpc {match['method'].get('method', '')}" in text
-            assert match["method"] not in ({"service": "liger.v1.Admin"},)
-    pool = one(objects, "InferencePool")
-    assert pool["apiVersion"] == "inference.networking.k8s.io/v1"
-    labels = one(objects, "Deployment")["spec"]["template"]["metadata"]["labels"]
-    assert pool["spec"]["selector"]["matchLabels"].items() <= labels.items()
-    ports = {p["name"]: p["containerPort"] for p in server_of(objects)["ports"]}
-    assert pool["spec"]["targetPorts"] == [{"number": ports["grpc"]}]
-    comment = (ROOT / "deploy/k8s/components/gateway/inferencepool.yaml").read_text()
-    served = (ROOT / "server/metrics.cc").read_text()
-    for metric in re.findall(r"-metric=(\w+)", comment):
-        assert f'"{metric}"' in served
+    # What `liger-client info` asks for, and nothing that administers.
+    routed = [match["method"] for rule in route["spec"]["rules"] for match in rule["matches"]]
+    admin = {method["method"] for method in routed if method["service"] == "liger.v1.Admin"}
+    assert admin == {"GetModelInfo", "GetLoads"}
 
 
 def test_secrets_are_where_the_flags_look():
@@ -240,6 +277,32 @@ def test_the_gpu_overlay_asks_for_one():
     assert one(objects, "ConfigMap")["data"]["LIGER_BACKEND"] == "cuda"
 
 
+def test_the_example_seals_what_is_stored():
+    objects = render(EXAMPLE)
+    server = server_of(objects)
+    path = pathlib.PurePosixPath(next(
+        e["value"] for e in server["env"] if e["name"] == "LIGER_STATE_KEY_FILE"))
+    mount = next(m for m in server["volumeMounts"] if m["mountPath"] == str(path.parent))
+    secret = next(v for v in pod(objects)["volumes"] if v["name"] == mount["name"])["secret"]
+    assert {"key": path.name, "path": path.name} in secret["items"]
+    password = next(e for e in server["env"] if e["name"] == "STORE_PASSWORD")
+    assert secret["secretName"] == password["valueFrom"]["secretKeyRef"]["name"]
+    for kind in ("ServiceMonitor", "PrometheusRule"):
+        assert "release" in one(objects, kind)["metadata"]["labels"]
+
+
+def test_the_example_volume_is_what_the_servers_read():
+    objects = list(yaml.safe_load_all((ROOT / "deploy/k8s/examples/models.yaml").read_text()))
+    valid(objects, VERSIONS[-1])
+    claim = one(objects, "PersistentVolumeClaim")["metadata"]["name"]
+    server = pod(render("overlays/gpu"))
+    volume = next(v for v in server["volumes"] if v["name"] == "models")
+    assert volume["persistentVolumeClaim"]["claimName"] == claim
+    filler = one(objects, "Pod")["spec"]
+    assert filler["volumes"][0]["persistentVolumeClaim"] == {"claimName": claim}
+    assert filler["securityContext"] == server["securityContext"]
+
+
 def test_the_systemd_unit_ends_after_the_server_has_drained():
     unit = (ROOT / "deploy/systemd/liger-server.service").read_text()
     settings = dict(line.split("=", 1) for line in unit.splitlines()
@@ -254,6 +317,11 @@ def test_the_init_container_fetches_what_the_script_fetches():
     for key in ("package", "file", "sha256"):
         value = re.search(rf"^{key}=(\S+)$", script, re.MULTILINE)[1]
         assert value in overlay, key
+
+
+def test_a_build_without_target_makes_the_cpu_image():
+    stages = re.findall(r"^FROM \S+ AS (\w+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    assert stages[-1] == "cpu"
 
 
 def test_dockerfile_passes_hadolint():
