@@ -86,7 +86,10 @@ Plan PlanFor(const Checkpoint& checkpoint, absl::Span<const TensorInfo* const> s
   }
   int first_row = 0;
   for (const TensorInfo* tensor : stacked) {  // an update begins with a panel
-    if (checkpoint.Update(*tensor) != nullptr && first_row % kPanelRows != 0) return {type};
+    // Merged weights are fitted anew, with minimums.
+    if (checkpoint.Update(*tensor) != nullptr && first_row % kPanelRows != 0) {
+      return {DType::kInt4Min};
+    }
     first_row += static_cast<int>(tensor->rows());
   }
   return {type, true};

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/cuda_memory.h"
 #include "engine/status_macros.h"
 
 namespace liger {
@@ -15,11 +16,6 @@ constexpr int kStagings = 4;
 
 constexpr size_t Aligned(size_t bytes) {
   return (bytes + kAlignment - 1) / kAlignment * kAlignment;
-}
-
-absl::Status CudaStatus(cudaError_t error, absl::string_view what) {
-  if (error == cudaSuccess) return absl::OkStatus();
-  return absl::InternalError(absl::StrCat("CUDA: ", what, ": ", cudaGetErrorString(error)));
 }
 
 // A place: a word for each token (cuda::SlotSampling::edits), then room for all biases.

@@ -61,9 +61,6 @@ class CudaSampler {
   // Fills in the results of `rows`, those of SetRows(), and tells their samplers.
   void Collect(absl::Span<const LogitRow> rows);
 
-  // Where the device keeps the ids that row i drew: sizeof(cuda::SampleResult) apart.
-  const cuda::SampleResult* device_results() const { return results_; }
-
  private:
   struct Bound {
     std::unique_ptr<SamplerState> sampler;

@@ -39,8 +39,6 @@ struct BatchEntry {
   // Batch::tokens[first_token + 1], ...; with `next_token` also of the one after the last (>= 0).
   bool score = false;
   TokenId next_token = -1;
-  // LoRA adapter; 0 is the one merged into the weights.
-  int32_t adapter = 0;
 };
 
 struct Batch {

@@ -140,7 +140,8 @@ absl::Status Validate(const ModelConfig& config) {
   if (!status.ok()) return status;
   status.Update(InRange<double>("rms_norm_eps", config.rms_norm_eps, 1e-12, 1));
   status.Update(ValidateRope(config));
-  status.Update(InRange("window", config.window, 1, kMaxWindow));
+  // A block that is not folded yet, because its text may be taken back, lies in the window's rows.
+  status.Update(InRange("window", config.window, kFoldBlock, kMaxWindow));
   status.Update(InRange<double>("gate_normalizer", config.gate_normalizer, 1e-3, 1e6));
   status.Update(InRange<double>("mix", config.mix, 0, 1));
   status.Update(ValidateTokenIds(config));

@@ -158,7 +158,12 @@ Result FilterToJson(const Value& value, const Arguments& arguments, Environment*
   return Value(std::move(json));
 }
 
-Result FilterInt(const Value& value, const Arguments& arguments, Environment*) {
+// Before a text is read as a number.
+absl::Status StepOver(const Text* text, Environment* environment) {
+  return text == nullptr ? absl::OkStatus() : environment->budget.Step(text->size() / 16);
+}
+
+Result FilterInt(const Value& value, const Arguments& arguments, Environment* environment) {
   LIGER_ASSIGN_OR_RETURN(const auto bound, arguments.Bind("int", {"default", "base"}));
   if (bound[1] != nullptr && !(bound[1]->IsInteger() && bound[1]->Integer() == 10)) {
     return absl::InvalidArgumentError("int: only base 10 is supported");
@@ -167,6 +172,7 @@ Result FilterInt(const Value& value, const Arguments& arguments, Environment*) {
   double number = 0;
   if (value.IsInteger()) return Value(value.Integer());
   const Text* const text = value.AsText();
+  LIGER_RETURN_IF_ERROR(StepOver(text, environment));
   if (text != nullptr && absl::SimpleAtoi(ToUtf8(*text), &integer)) return Value(integer);
   const bool parsed = text != nullptr && absl::SimpleAtod(ToUtf8(*text), &number);
   if (value.AsFloat() != nullptr) number = *value.AsFloat();
@@ -177,10 +183,11 @@ Result FilterInt(const Value& value, const Arguments& arguments, Environment*) {
   return bound[0] != nullptr ? *bound[0] : Value(int64_t{0});
 }
 
-Result FilterFloat(const Value& value, const Arguments& arguments, Environment*) {
+Result FilterFloat(const Value& value, const Arguments& arguments, Environment* environment) {
   LIGER_ASSIGN_OR_RETURN(const auto bound, arguments.Bind("float", {"default"}));
   if (value.IsNumber()) return Value(value.Number());
   double number = 0;
+  LIGER_RETURN_IF_ERROR(StepOver(value.AsText(), environment));
   if (value.AsText() != nullptr && absl::SimpleAtod(ToUtf8(*value.AsText()), &number)) {
     return Value(number);
   }

@@ -126,15 +126,15 @@ bool IsSequence(const Value& value) {
   const List* const list = value.AsList();
   return IsIterable(value) && (list == nullptr || list->kind != List::Kind::kGenerator);
 }
-bool IsLowerText(const Value& value) {
+template <bool (*is)(char32_t), bool (*is_not)(char32_t)>
+absl::StatusOr<bool> IsCased(const Value& value, const Arguments& arguments,
+                             Environment* environment) {
+  LIGER_RETURN_IF_ERROR(arguments.Bind("the test", {}).status());
   const Text* const text = value.AsText();
-  return text != nullptr && std::any_of(text->begin(), text->end(), IsLower) &&
-         std::none_of(text->begin(), text->end(), IsUpper);
-}
-bool IsUpperText(const Value& value) {
-  const Text* const text = value.AsText();
-  return text != nullptr && std::any_of(text->begin(), text->end(), IsUpper) &&
-         std::none_of(text->begin(), text->end(), IsLower);
+  if (text == nullptr) return false;
+  LIGER_RETURN_IF_ERROR(environment->budget.Step(text->size() / 16));
+  return std::any_of(text->begin(), text->end(), is) &&
+         std::none_of(text->begin(), text->end(), is_not);
 }
 
 // A test that is an operator of operators.h, chosen by the template argument.
@@ -240,7 +240,7 @@ Test FindTest(absl::string_view name) {
       {"iterable", Holds<IsIterable>},
       {"le", CompareWith<Operator::kLessEqual>},
       {"lessthan", CompareWith<Operator::kLess>},
-      {"lower", Holds<IsLowerText>},
+      {"lower", IsCased<IsLower, IsUpper>},
       {"lt", CompareWith<Operator::kLess>},
       {"mapping", Holds<IsMapping>},
       {"ne", CompareWith<Operator::kNotEqual>},
@@ -252,7 +252,7 @@ Test FindTest(absl::string_view name) {
       {"string", Holds<IsString>},
       {"true", Holds<IsTrue>},
       {"undefined", Holds<IsUndefined>},
-      {"upper", Holds<IsUpperText>},
+      {"upper", IsCased<IsUpper, IsLower>},
   };
   const auto it = kTests->find(name);
   return it != kTests->end() ? it->second : nullptr;

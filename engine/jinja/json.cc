@@ -96,7 +96,10 @@ class Writer {
     out_.push_back(static_cast<unsigned char>(open));
     ++level_;
     for (size_t i = 0; i < count; ++i) {
-      if (i > 0) out_ += style_.item_separator;
+      if (i > 0) {
+        LIGER_RETURN_IF_ERROR(budget_.Produce(style_.item_separator.size()));
+        out_ += style_.item_separator;
+      }
       LIGER_RETURN_IF_ERROR(NewLine());
       LIGER_RETURN_IF_ERROR(write(i));
     }
@@ -130,6 +133,7 @@ class Writer {
       if (key.AsText() == nullptr) out_.push_back('"');
       LIGER_RETURN_IF_ERROR(Write(key));
       if (key.AsText() == nullptr) out_.push_back('"');
+      LIGER_RETURN_IF_ERROR(budget_.Produce(style_.key_separator.size()));
       out_ += style_.key_separator;
       return Write(entries[i]->second);
     });

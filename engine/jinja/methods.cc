@@ -56,7 +56,10 @@ absl::StatusOr<Value> CallDictMethod(const Dict& dict, absl::string_view name,
 
 absl::StatusOr<Value> CallListMethod(const List& list, absl::string_view name,
                                      const Arguments& arguments, Environment* environment) {
-  if (name == "copy") return Value::Make(List(list));
+  if (name == "copy") {
+    LIGER_RETURN_IF_ERROR(environment->budget.Step(list.items.size()));
+    return Value::Make(List(list));
+  }
   LIGER_ASSIGN_OR_RETURN(const auto bound, arguments.Bind(name, {"value"}, 1));
   int64_t count = 0;
   for (size_t i = 0; i < list.items.size(); ++i) {

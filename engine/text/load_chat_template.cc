@@ -1,4 +1,3 @@
-#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
@@ -85,8 +84,7 @@ absl::StatusOr<ChatTemplate> LoadFromFolder(const std::string& folder) {
 }  // namespace
 
 absl::StatusOr<ChatTemplate> LoadChatTemplate(const std::string& model_path) {
-  return std::filesystem::path(model_path).extension() == ".gguf" ? LoadFromGguf(model_path)
-                                                                  : LoadFromFolder(model_path);
+  return IsGgufFile(model_path) ? LoadFromGguf(model_path) : LoadFromFolder(model_path);
 }
 
 }  // namespace liger

@@ -1,4 +1,3 @@
-#include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -181,8 +180,7 @@ TokenizerOr LoadFromFolder(const std::string& folder) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer(const std::string& model_path) {
-  return std::filesystem::path(model_path).extension() == ".gguf" ? LoadFromGguf(model_path)
-                                                                  : LoadFromFolder(model_path);
+  return IsGgufFile(model_path) ? LoadFromGguf(model_path) : LoadFromFolder(model_path);
 }
 
 }  // namespace liger

@@ -108,8 +108,10 @@ absl::StatusOr<PreTokenizer> PreTokenizer::Create(absl::Span<const absl::string_
     const std::string translated = ToPcre2(pattern);
     int error = 0;
     PCRE2_SIZE offset = 0;
-    Code code(pcre2_compile(Bytes(translated), translated.size(), PCRE2_UTF | PCRE2_UCP, &error,
-                            &offset, nullptr));
+    // \C matches a byte, and would leave pieces that are not UTF-8.
+    Code code(pcre2_compile(Bytes(translated), translated.size(),
+                            PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &error, &offset,
+                            nullptr));
     if (code == nullptr) {
       PCRE2_UCHAR message[256] = {};
       pcre2_get_error_message(error, message, sizeof(message));

@@ -55,6 +55,10 @@ class CheckedCheckpoint final : public Checkpoint {
     if (!AllFinite(out)) damaged_.store(&tensor, std::memory_order_relaxed);
   }
 
+  std::optional<RandomMatrix> Random(const TensorInfo& tensor) const override {
+    return base_->Random(tensor);
+  }
+
   DataType StoredType(const TensorInfo& tensor) const override { return base_->StoredType(tensor); }
 
   void ReadStored(const TensorInfo& tensor, int64_t first_row, int64_t num_rows,

@@ -1,6 +1,9 @@
 #include "engine/weights/gguf.h"
 
+#include <filesystem>
+#include <fstream>
 #include <optional>
+#include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -178,6 +181,14 @@ absl::StatusOr<Gguf> OpenGguf(const std::string& path) {
   }
   gguf->file_ = *std::move(file);
   return gguf;
+}
+
+bool IsGgufFile(const std::string& path) {
+  std::error_code ignored;
+  if (!std::filesystem::is_regular_file(path, ignored)) return false;
+  std::string begin(4, '\0');
+  return std::ifstream(path, std::ios::binary).read(begin.data(), std::ssize(begin)) &&
+         begin == "GGUF";
 }
 
 }  // namespace liger

@@ -115,6 +115,9 @@ class Gguf {
 // INVALID_ARGUMENT names the file and what is wrong in it: the key or tensor, and the limit.
 absl::StatusOr<Gguf> OpenGguf(const std::string& path);
 
+// Whether it is a file that begins as those do, whatever its name.
+bool IsGgufFile(const std::string& path);
+
 // Parses a file's bytes, which must outlive the result. Time and memory are linear in the size of
 // `bytes`, but for one sort of the tensor table.
 absl::StatusOr<Gguf> ParseGguf(absl::Span<const std::byte> bytes);

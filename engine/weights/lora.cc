@@ -220,6 +220,8 @@ absl::StatusOr<LoraAdapter> LoadLora(const std::string& folder, const Checkpoint
   LoraFiles files = {.config = (*config)->text(), .weights = (*weights)->bytes()};
   if (liger_config.ok()) files.liger_config = (*liger_config)->text();
   absl::StatusOr<LoraAdapter> adapter = ParseLora(files, base);
+  // A file that was cut short meanwhile reads as zeros.
+  if (absl::Status status = (*weights)->status(); !status.ok()) return status;
   if (!adapter.ok()) return In(folder, adapter.status());
   return adapter;
 }

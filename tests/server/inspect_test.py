@@ -32,6 +32,13 @@ def test_folder_with_adapter():
     assert said["tokenizer"]["tokens"] == 0 and said["verified"]
 
 
+def test_a_gguf_file_needs_no_suffix(tmp_path):
+    blob = tmp_path / "sha256-blob"
+    blob.symlink_to(MODEL)
+    named, unnamed = inspect_json(MODEL), inspect_json(blob)
+    assert unnamed["tokenizer"] == named["tokenizer"]
+
+
 def test_says_what_a_server_then_takes(tmp_path):
     flags = tiny_model(tmp_path)
     said = inspect_json(tmp_path, "--random-weights=1", "--memory=1GB")

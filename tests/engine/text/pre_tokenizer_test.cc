@@ -101,6 +101,8 @@ TEST(PreTokenizerTest, NamesWhatItCannotUse) {
   const auto damaged = PreTokenizer::Create({"a", "(b"});
   EXPECT_EQ(damaged.status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(damaged.status().message()), HasSubstr("pattern 1"));
+  // Bytes of characters would be no text for the next pattern.
+  EXPECT_EQ(PreTokenizer::Create({R"(\C)"}).status().code(), absl::StatusCode::kInvalidArgument);
 }
 
 }  // namespace

@@ -134,7 +134,7 @@ TEST(HfConfigTest, NamesTheFieldThatIsWrong) {
       EXPECT_THAT(With({{field, value}}), IsRefused(field)) << value;
     }
   }
-  EXPECT_THAT(With({{"window", 0}}), IsRefused("window is 0; from 1 to 4096"));
+  EXPECT_THAT(With({{"window", 15}}), IsRefused("window is 15; from 16 to 4096"));
   EXPECT_THAT(With({{"mix", 1.5}}), IsRefused("mix is 1.5; from 0 to 1"));
   EXPECT_THAT(With({{"gate_normalizer", 0}}), IsRefused("gate_normalizer is 0"));
   EXPECT_THAT(With({{"rope_theta", 0}}), IsRefused("rope_theta is 0"));

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "engine/weights/checked_checkpoint.h"
 #include "engine/weights/model_tensors.h"
 
 namespace liger {
@@ -76,6 +77,15 @@ TEST(RandomCheckpointTest, IsAFunctionOfSeedNameAndPlace) {
   checkpoint->ReadRows(*info, 40, absl::MakeSpan(rows));
   EXPECT_TRUE(std::equal(rows.begin(), rows.end(), up.begin() + 40 * 255));
   EXPECT_FALSE(std::equal(rows.begin(), rows.begin() + 255, rows.begin() + 255));
+}
+
+// Devices draw weights themselves.
+TEST(RandomCheckpointTest, ATensorSaysHowItIsDrawnHoweverItIsWatched) {
+  const auto base = MakeRandomCheckpoint(Config(), 1);
+  const TensorInfo* const info = base->Find("model.layers.1.mlp.up_proj.weight");
+  ASSERT_TRUE(base->Random(*info).has_value());
+  const auto watched = MakeCheckedCheckpoint(MakeRandomCheckpoint(Config(), 1), "model");
+  EXPECT_TRUE(watched->Random(*watched->Find(info->name)).has_value());
 }
 
 TEST(RandomCheckpointTest, IdentityFollowsSeedAndConfiguration) {
