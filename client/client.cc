@@ -207,14 +207,15 @@ absl::Status Client::ExportSession(const v1::ExportRequest& request,
 }
 
 absl::StatusOr<v1::Session> Client::ImportSession(
-    const std::string& session_id, absl::FunctionRef<absl::StatusOr<std::string>()> next_chunk,
-    const CallOptions& options) {
+    const std::string& tenant, const std::string& session_id,
+    absl::FunctionRef<absl::StatusOr<std::string>()> next_chunk, const CallOptions& options) {
   if (absl::Status status = AwaitConnection(options); !status.ok()) return status;
   Call call(options_, options);
   v1::Session session;
   const auto writer = sessions_->Import(call.context(), &session);
   absl::Status source_status;
   v1::StateChunk chunk;
+  chunk.set_tenant(tenant);
   chunk.set_session_id(session_id);
   while (true) {
     absl::StatusOr<std::string> data = next_chunk();
@@ -226,6 +227,7 @@ absl::StatusOr<v1::Session> Client::ImportSession(
     if (data->empty()) break;
     chunk.set_data(*std::move(data));
     if (!writer->Write(chunk)) break;  // the server has ended the call; Finish says why
+    chunk.clear_tenant();
     chunk.clear_session_id();
   }
   writer->WritesDone();
@@ -240,10 +242,8 @@ absl::StatusOr<v1::Session> Client::ForkSession(const v1::ForkRequest& request,
   return Unary(sessions_.get(), &v1::Sessions::Stub::Fork, request, options);
 }
 
-absl::StatusOr<v1::Session> Client::GetSession(const std::string& session_id,
+absl::StatusOr<v1::Session> Client::GetSession(const v1::GetSessionRequest& request,
                                                const CallOptions& options) {
-  v1::GetSessionRequest request;
-  request.set_session_id(session_id);
   return Unary(sessions_.get(), &v1::Sessions::Stub::Get, request, options);
 }
 
@@ -252,9 +252,8 @@ absl::StatusOr<v1::ListSessionsResponse> Client::ListSessions(
   return Unary(sessions_.get(), &v1::Sessions::Stub::List, request, options);
 }
 
-absl::Status Client::DeleteSession(const std::string& session_id, const CallOptions& options) {
-  v1::DeleteSessionRequest request;
-  request.set_session_id(session_id);
+absl::Status Client::DeleteSession(const v1::DeleteSessionRequest& request,
+                                   const CallOptions& options) {
   return Unary(sessions_.get(), &v1::Sessions::Stub::Delete, request, options).status();
 }
 

@@ -92,15 +92,16 @@ class Client {
                              const CallOptions& options = {});
   // `next_chunk` gives the container piece by piece, empty at its end; its error cancels the call.
   absl::StatusOr<v1::Session> ImportSession(
-      const std::string& session_id, absl::FunctionRef<absl::StatusOr<std::string>()> next_chunk,
-      const CallOptions& options = {});
+      const std::string& tenant, const std::string& session_id,
+      absl::FunctionRef<absl::StatusOr<std::string>()> next_chunk, const CallOptions& options = {});
   absl::StatusOr<v1::Session> ForkSession(const v1::ForkRequest& request,
                                           const CallOptions& options = {});
-  absl::StatusOr<v1::Session> GetSession(const std::string& session_id,
+  absl::StatusOr<v1::Session> GetSession(const v1::GetSessionRequest& request,
                                          const CallOptions& options = {});
   absl::StatusOr<v1::ListSessionsResponse> ListSessions(const v1::ListSessionsRequest& request,
                                                         const CallOptions& options = {});
-  absl::Status DeleteSession(const std::string& session_id, const CallOptions& options = {});
+  absl::Status DeleteSession(const v1::DeleteSessionRequest& request,
+                             const CallOptions& options = {});
 
  private:
   // Waits for the connection, so that an unreachable server is told apart from a slow one. A

@@ -29,10 +29,12 @@ void AddConnectionFlags(CLI::App* app, ConnectionFlags* flags) {
     app->add_option(name, value, help)->envname(variable)->group("Connection");
   };
   app->add_flag("--tls", flags->tls, "TLS, trusting the system's authorities")->group("Connection");
-  add("--tls-ca", flags->ca, "LIGER_TLS_CA", "TLS, trusting the authorities of this PEM file");
-  add("--tls-cert", flags->certificate, "LIGER_TLS_CERT", "PEM file of the client's certificate");
-  add("--tls-key", flags->key, "LIGER_TLS_KEY", "PEM file of its private key");
-  add("--tls-server-name", flags->server_name, "LIGER_TLS_SERVER_NAME",
+  add("--tls-ca", flags->ca, "LIGER_CLIENT_TLS_CA",
+      "TLS, trusting the authorities of this PEM file");
+  add("--tls-cert", flags->certificate, "LIGER_CLIENT_TLS_CERT",
+      "PEM file of the client's certificate");
+  add("--tls-key", flags->key, "LIGER_CLIENT_TLS_KEY", "PEM file of its private key");
+  add("--tls-server-name", flags->server_name, "LIGER_CLIENT_TLS_SERVER_NAME",
       "The name in the server's certificate, where it is not the address'");
   add("--api-key-file", flags->api_key_file, "LIGER_API_KEY_FILE",
       "File that holds the API key; or the key itself in LIGER_API_KEY");

@@ -22,7 +22,7 @@ struct ConnectionFlags {
 };
 
 // Adds --tls, --tls-ca, --tls-cert, --tls-key, --tls-server-name and --api-key-file, each with its
-// variable (LIGER_TLS_CA), and the variable LIGER_API_KEY.
+// variable (LIGER_CLIENT_TLS_CA), and the variable LIGER_API_KEY.
 void AddConnectionFlags(CLI::App* app, ConnectionFlags* flags);
 
 // Reads the files. INVALID_ARGUMENT names the flag.

@@ -10,6 +10,7 @@
 #include <thread>
 #include <utility>
 
+#include "absl/random/random.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -140,7 +141,11 @@ absl::StatusOr<RunResult> RunBench(const BenchConfig& config, const RunControl& 
       config.api == "openai" ? CheckHttpServer(config, &server) : CheckGrpcServer(config, &server);
   if (!there.ok()) return there;
 
-  LoadPlan plan{.config = config, .workload = **workload, .arrivals = *std::move(arrivals)};
+  LoadPlan plan{.config = config,
+                .workload = **workload,
+                .session_prefix =
+                    absl::StrCat("bench-", absl::Hex(absl::Uniform<uint64_t>(absl::BitGen())), "-"),
+                .arrivals = *std::move(arrivals)};
   const auto now = [&plan] {
     return std::chrono::duration<double>(Clock::now() - plan.start).count();
   };

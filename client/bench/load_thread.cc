@@ -160,18 +160,13 @@ void LoadThread::SendTurn(std::unique_ptr<ActiveConversation> conversation, doub
   StreamRequest request;
   request.max_tokens = turn.max_tokens;
   if (config.sessions) {
-    request.session_id = absl::StrCat("bench-", config.seed, "-", conversation->number);
+    request.session_id = absl::StrCat(plan_->session_prefix, conversation->number);
   }
   history.push_back({"user", std::move(turn.text)});
   if (!turn.token_ids.empty()) {
     request.token_ids = std::move(turn.token_ids);
   } else if (config.send_as == "messages") {
-    // With a session the server knows what was said before.
-    if (config.sessions && conversation->turn > 0) {
-      request.messages = {history.back()};
-    } else {
-      request.messages = history;
-    }
+    request.messages = history;  // all of it in a session too, which knows what it has absorbed
   } else if (config.sessions) {
     request.prompt = history.back().content;
   } else {

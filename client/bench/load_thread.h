@@ -24,6 +24,7 @@ struct LoadPlan {
   const BenchConfig& config;
   const Workload& workload;
   Clock::time_point start;                    // set when all threads are ready to begin
+  std::string session_prefix;                 // of this run alone: servers keep sessions
   std::vector<double> arrivals;               // open loop: when each conversation starts
   std::atomic<int64_t> next_conversation{0};  // closed loop
   std::atomic<bool> stop{false};              // end now, with what there is

@@ -108,7 +108,9 @@ absl::StatusOr<BenchConfig> ConfigToRepeat(const Options& options) {
         absl::StrCat(options.repeat, ": a sweep; only a run can be repeated"));
   }
   try {
-    return report->at("config").get<BenchConfig>();
+    auto config = report->at("config").get<BenchConfig>();
+    config.credentials = options.config.credentials;  // which no report holds
+    return config;
   } catch (const json::exception& error) {
     return absl::InvalidArgumentError(absl::StrCat(options.repeat, ": ", error.what()));
   }

@@ -14,9 +14,6 @@ namespace {
 
 using nlohmann::json;
 
-// The form of the report; a reader of another refuses.
-constexpr int kReportForm = 1;
-
 json Number(double value) { return std::isfinite(value) ? json(value) : json(nullptr); }
 
 // To the microsecond: what a clock on a shared machine is worth.
@@ -272,7 +269,6 @@ json MakeReport(const RunResult& result, const std::string& label,
   const Timeline& timeline = result.records.timeline;
   json report = {
       {"format", "liger-bench run"},
-      {"form", kReportForm},
       {"label", label},
       {"started", result.started},
       {"ended_early", result.ended_early},

@@ -20,6 +20,7 @@ namespace {
 constexpr size_t kChunkBytes = size_t{1} << 20;
 
 struct SessionArguments {
+  std::string tenant;
   std::string id;
   std::string new_id;
   std::string file;
@@ -43,9 +44,18 @@ absl::Status FileError(const char* what, const std::string& file) {
   return absl::DataLossError(absl::StrCat("cannot ", what, " ", file, ": ", std::strerror(errno)));
 }
 
-absl::Status RunList(const Globals& globals) {
+template <typename Request>
+Request RequestFor(const SessionArguments& arguments) {
+  Request request;
+  request.set_tenant(arguments.tenant);
+  request.set_session_id(arguments.id);
+  return request;
+}
+
+absl::Status RunList(const Globals& globals, const SessionArguments& arguments) {
   Client client(globals.client);
   v1::ListSessionsRequest request;
+  request.set_tenant(arguments.tenant);
   do {
     const auto page = client.ListSessions(request, globals.call_options());
     if (!page.ok()) return page.status();
@@ -60,8 +70,7 @@ absl::Status RunExport(const Globals& globals, const SessionArguments& arguments
   const std::string partial = arguments.file + ".partial";
   std::ofstream file(partial, std::ios::binary | std::ios::trunc);
   if (!file) return FileError("create", partial);
-  v1::ExportRequest request;
-  request.set_session_id(arguments.id);
+  auto request = RequestFor<v1::ExportRequest>(arguments);
   request.set_compress(arguments.compress);
   absl::Status status = Client(globals.client)
                             .ExportSession(
@@ -88,7 +97,7 @@ absl::Status RunImport(const Globals& globals, const SessionArguments& arguments
   }
   return PrintSession(globals, Client(globals.client)
                                    .ImportSession(
-                                       arguments.id,
+                                       arguments.tenant, arguments.id,
                                        [&]() -> absl::StatusOr<std::string> {
                                          std::string data(kChunkBytes, '\0');
                                          file.read(data.data(), data.size());
@@ -105,6 +114,8 @@ void AddSessionCommand(CLI::App* app, const Globals* globals, Action* action) {
   const auto arguments = std::make_shared<SessionArguments>();
   CLI::App* command = app->add_subcommand("session", "List, copy, move and delete sessions");
   command->require_subcommand(1);
+  command->add_option("--tenant", arguments->tenant,
+                      "Whose sessions; with API keys it is the key's own");
   // A subcommand that takes a session's name and runs `run`.
   const auto add = [=](const char* name, const char* help, auto run) {
     CLI::App* sub = command->add_subcommand(name, help);
@@ -117,17 +128,18 @@ void AddSessionCommand(CLI::App* app, const Globals* globals, Action* action) {
     return sub;
   };
 
-  add("list", "All sessions", [](const Globals& g, const SessionArguments&) { return RunList(g); });
+  add("list", "All sessions", RunList);
   add_for_session("get", "One session", [](const Globals& g, const SessionArguments& a) {
-    return PrintSession(g, Client(g.client).GetSession(a.id, g.call_options()));
+    const auto request = RequestFor<v1::GetSessionRequest>(a);
+    return PrintSession(g, Client(g.client).GetSession(request, g.call_options()));
   });
   add_for_session("delete", "Delete a session", [](const Globals& g, const SessionArguments& a) {
-    return Client(g.client).DeleteSession(a.id, g.call_options());
+    const auto request = RequestFor<v1::DeleteSessionRequest>(a);
+    return Client(g.client).DeleteSession(request, g.call_options());
   });
   add_for_session("fork", "Copy a session under a new name",
                   [](const Globals& g, const SessionArguments& a) {
-                    v1::ForkRequest request;
-                    request.set_session_id(a.id);
+                    auto request = RequestFor<v1::ForkRequest>(a);
                     request.set_new_session_id(a.new_id);
                     return PrintSession(g, Client(g.client).ForkSession(request, g.call_options()));
                   })
