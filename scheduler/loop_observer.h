@@ -26,10 +26,9 @@ struct StepStats {
 // One request that is done, however it ended.
 struct RequestStats {
   RequestName name;
-  std::string tenant;
-  int32_t priority = 0;
   absl::Status status;
   Usage usage;
+  int64_t sent_before = 0;  // of usage.completion_tokens, by the server that the stream came from
   SteadyDuration end_to_end{};          // from arrival
   std::vector<OutputFinished> outputs;  // those that came to their end
 };

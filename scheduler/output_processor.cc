@@ -108,10 +108,9 @@ void OutputProcessor::End(EndedRequest& ended, SteadyTime time) {
   request.sink->OnDone(ended.status, request.usage);
   if (observer_ == nullptr) return;
   observer_->OnRequestFinished({.name = std::move(request.name),
-                                .tenant = std::move(request.tenant),
-                                .priority = request.priority,
                                 .status = std::move(ended.status),
                                 .usage = request.usage,
+                                .sent_before = request.sent_before,
                                 .end_to_end = time - request.arrival,
                                 .outputs = std::move(request.finished)});
 }

@@ -207,6 +207,7 @@ bool SayAgain(const MovedRequest& moved, RequestOutput* output) {
   for (size_t i = 0; i < moved.outputs.size(); ++i) {
     const MovedOutput& from = moved.outputs[i];
     output->usage.completion_tokens += from.sent;
+    output->sent_before += from.sent;
     if (from.finished) {
       output->texts[i].Close(from.sent);
       continue;
@@ -229,8 +230,6 @@ std::unique_ptr<RequestOutput> MakeOutput(RequestId id, Request* request, bool h
   output->id = id;
   output->sink = std::move(request->sink);
   output->name = std::move(request->name);
-  output->tenant = std::move(request->tenant);
-  output->priority = request->priority;
   output->arrival = request->arrival;
   output->logprobs = request->sampling.logprobs;
   output->holds_back = holds_back;
@@ -284,7 +283,6 @@ absl::StatusOr<std::unique_ptr<ScheduledRequest>> PrepareRequest(QueueTicket tic
   scheduled->ticket = std::move(ticket);
   scheduled->tenant_name = request.tenant;
   scheduled->priority = request.priority;
-  scheduled->adapter = request.adapter;
   scheduled->arrival = request.arrival;
   scheduled->deadline = request.deadline;
   scheduled->score_prompt = request.echo && request.sampling.logprobs;

@@ -146,7 +146,6 @@ struct Request {
   bool echo = false;
   // The state is to hold exactly the tokens that were sent (and what came before). Only with n 1.
   bool keep_state = false;
-  int32_t adapter = 0;
 
   // A state that has absorbed `before`, or else the first tokens of `prompt`, and no others; null:
   // none. Not used with echo, which needs every token's turn.

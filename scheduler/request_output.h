@@ -72,11 +72,10 @@ struct RequestOutput {
   RequestId id = 0;
   std::shared_ptr<ResponseSink> sink;
   RequestName name;
-  std::string tenant;
-  int32_t priority = 0;
   SteadyTime arrival;
 
-  bool resumed = false;  // another server began it
+  bool resumed = false;     // another server began it
+  int64_t sent_before = 0;  // tokens of usage that it sent
   bool logprobs = false;
   bool holds_back = false;  // the engine thread waits for what is accounted for
   std::unique_ptr<StopMatcher> stops;

@@ -83,7 +83,6 @@ class RequestQueue {
   // Wakes the engine thread.
   void Wake();
 
-  int max_queue() const { return max_queue_; }
   // Tickets that are out.
   int size() const { return size_.load(std::memory_order_relaxed); }
 

@@ -200,8 +200,7 @@ BatchEntry& Scheduler::AddEntry(ScheduledRequest* request, Sequence* sequence, S
   batch->entries.push_back({.slot = slot,
                             .first_token = first,
                             .num_tokens = static_cast<int>(tokens.size()),
-                            .committed = states_->progress(slot).position + std::ssize(tokens),
-                            .adapter = request->adapter});
+                            .committed = states_->progress(slot).position + std::ssize(tokens)});
   return batch->entries.back();
 }
 

@@ -66,7 +66,6 @@ struct ScheduledRequest {
   QueueTicket ticket;  // until its slots are given to it
   std::string tenant_name;
   int32_t priority = 0;
-  int32_t adapter = 0;
   SteadyTime arrival;
   std::optional<SteadyTime> deadline;
 

@@ -78,7 +78,10 @@ GenerationCall::GenerationCall(const CallEnvironment& environment, absl::string_
       context_(context),
       message_(message),
       deadline_(SteadyDeadline(*context)),
-      request_id_(message->request_id().empty() ? MakeRequestId() : message->request_id()),
+      // One too long is refused, but must reach neither the log nor the metadata.
+      request_id_(message->request_id().empty() || message->request_id().size() > kMaxNameBytes
+                      ? MakeRequestId()
+                      : message->request_id()),
       traceparent_(Traceparent(*context)),
       name_{.trace = TraceId(traceparent_)} {
   // With errors too: whoever has an answer finds its line in the log, and its trace. Behind the
@@ -100,11 +103,11 @@ void GenerationCall::Start() {
   absl::StatusOr<Request> request = ReadParameters(*message_, environment_.limits);
   if (!request.ok()) return EndCall(request.status(), {});
   if (absl::Status status = Account(&*request); !status.ok()) return EndCall(status, {});
-  if (!message_->resume_token().empty() && !CanMove()) {
+  if (resumes() && !CanMove()) {
     return EndCall(absl::InvalidArgumentError("resume_token: Generate alone goes on with a stream"),
                    {});
   }
-  if (!message_->resume_token().empty() && environment_.moved_streams == nullptr) {
+  if (resumes() && environment_.moved_streams == nullptr) {
     return EndCall(absl::FailedPreconditionError("resume_token: this server has no --state-store"),
                    {});
   }
@@ -120,9 +123,7 @@ void GenerationCall::Start() {
   request->arrival = arrival_;
   request->deadline = deadline_;
   request->sink = shared_from_this();
-  const bool resumes = !message_->resume_token().empty();
-  SharedSessions* const shared =
-      request->keep_state || resumes ? environment_.shared_sessions : nullptr;
+  SharedSessions* const shared = StoreThreadOf(*request);
   if (shared == nullptr && PromptTextBytes(*message_) <= kShortTextBytes) {
     return PrepareAndSubmit(*std::move(ticket), *std::move(request));
   }
@@ -143,6 +144,19 @@ void GenerationCall::PrepareAndSubmit(QueueTicket ticket, Request request) {
     return EndCall(absl::DeadlineExceededError("the deadline passed before the prompt was read"),
                    {});
   }
+  if (absl::Status begun = BeginTurn(request); !begun.ok()) return EndCall(begun, {});
+  if (StoreThreadOf(request) == nullptr || resumes() ||
+      PromptTextBytes(*message_) <= kShortTextBytes) {
+    return ReadAndSubmit(std::move(ticket), std::move(request));
+  }
+  // The store's thread keeps the leases of all turns: a long text must not hold it up.
+  auto work = std::make_shared<Work>(std::move(ticket), std::move(request));
+  environment_.worker->Post([call = shared_from_this(), work] {
+    call->ReadAndSubmit(std::move(work->first), std::move(work->second));
+  });
+}
+
+void GenerationCall::ReadAndSubmit(QueueTicket ticket, Request request) {
   const absl::Status prepared = Prepare(&request);
   if (!prepared.ok()) return EndCall(prepared, {});
   SharedSnapshots* const shared = environment_.shared_snapshots;
@@ -172,14 +186,21 @@ void GenerationCall::Submit(QueueTicket ticket, Request request) {
   if (gone) environment_.loop->Cancel(id);
 }
 
+SharedSessions* GenerationCall::StoreThreadOf(const Request& request) const {
+  return request.keep_state || resumes() ? environment_.shared_sessions : nullptr;
+}
+
+absl::Status GenerationCall::BeginTurn(const Request& request) {
+  if (!request.keep_state) return absl::OkStatus();
+  LIGER_ASSIGN_OR_RETURN(SessionTurn turn,
+                         SessionTurn::Begin(*message_, request.tenant, environment_.sessions,
+                                            environment_.shared_sessions));
+  turn_.emplace(std::move(turn));
+  return absl::OkStatus();
+}
+
 absl::Status GenerationCall::Prepare(Request* request) {
-  if (request->keep_state) {
-    LIGER_ASSIGN_OR_RETURN(SessionTurn turn,
-                           SessionTurn::Begin(*message_, request->tenant, environment_.sessions,
-                                              environment_.shared_sessions));
-    turn_.emplace(std::move(turn));
-  }
-  if (message_->resume_token().empty()) {
+  if (!resumes()) {
     LIGER_ASSIGN_OR_RETURN(request->prompt,
                            ReadPrompt(*message_, environment_.tokenizer, environment_.chat_template,
                                       environment_.limits,
@@ -350,13 +371,17 @@ void GenerationCall::LogEnd() const {
 
 absl::Status CallRegistry::Add(const std::shared_ptr<GenerationCall>& call, int64_t message_bytes) {
   std::lock_guard lock(mutex_);
-  calls_.emplace(call.get(), Entry{call, message_bytes});
+  const bool fits = message_bytes_ + answer_bytes_ + message_bytes <= max_bytes_;
+  // One that is refused is not served: it must not count against those that are.
+  calls_.emplace(call.get(), Entry{call, fits ? message_bytes : 0});
+  if (!fits) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "messages being served take ", message_bytes_, " bytes and answers not yet read ",
+        answer_bytes_, "; this message's ", message_bytes, " would be over the limit of ",
+        max_bytes_, " (--message-mib)"));
+  }
   message_bytes_ += message_bytes;
-  if (message_bytes_ + answer_bytes_ <= max_bytes_) return absl::OkStatus();
-  return absl::ResourceExhaustedError(
-      absl::StrCat("messages being served take ", message_bytes_ - message_bytes,
-                   " bytes and answers not yet read ", answer_bytes_, "; this message's ",
-                   message_bytes, " would be over the limit of ", max_bytes_, " (--message-mib)"));
+  return absl::OkStatus();
 }
 
 void CallRegistry::ReleaseMessage(GenerationCall* call) {
@@ -399,7 +424,7 @@ void CallRegistry::CutOffSlow(SteadyTime since) {
   if (over <= 0) return;
   std::sort(calls.begin(), calls.end(), std::greater<>());
   for (const auto& [memory, call] : calls) {
-    if (over <= 0) break;
+    if (over <= 0 || memory == 0) break;
     call->CutOff("answers over --message-mib");
     over -= memory;
   }

@@ -112,8 +112,14 @@ class GenerationCall : public ResponseSink, public std::enable_shared_from_this<
   absl::Status Account(Request* request);
   bool ClientGone();
   void PrepareAndSubmit(QueueTicket ticket, Request request);
+  void ReadAndSubmit(QueueTicket ticket, Request request);
   void Submit(QueueTicket ticket, Request request);
-  // Reads the prompt, or what another server began, and begins the session's turn.
+  // Whether the client goes on with a stream of another server.
+  bool resumes() const { return !message_->resume_token().empty(); }
+  // Whose thread begins the request; null: no store has to do with it.
+  SharedSessions* StoreThreadOf(const Request& request) const;
+  absl::Status BeginTurn(const Request& request);
+  // Reads the prompt, or what another server began.
   absl::Status Prepare(Request* request);
   // Leaves moved_ in the store; returns `status` with what the client needs to go on with it.
   absl::Status Move(absl::Status status, const SessionContent* session);

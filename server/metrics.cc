@@ -312,6 +312,11 @@ class Metrics::Impl {
           .Name("liger_config_reloads_total")
           .Help("Changed files that were read anew; after a failure the old content stays.")
           .Register(*registry);
+  prometheus::Family<prometheus::Gauge>& config_refused =
+      prometheus::BuildGauge()
+          .Name("liger_config_refused")
+          .Help("1 while a file is refused as it is, and what it held before stays in force.")
+          .Register(*registry);
 
   TokenRate rate;
   std::atomic<int> consecutive_failures{0};
@@ -370,7 +375,8 @@ void Metrics::OnStep(const StepStats& step) {
 void Metrics::OnRequestFinished(const RequestStats& request) {
   impl_->end_to_end.Observe(Seconds(request.end_to_end), request.name);
   impl_->prompt_length.Observe(static_cast<double>(request.usage.prompt_tokens));
-  impl_->output_length.Observe(static_cast<double>(request.usage.completion_tokens));
+  const int64_t tokens = request.usage.completion_tokens - request.sent_before;
+  impl_->output_length.Observe(static_cast<double>(tokens));
   if (request.outputs.empty()) return;
   SteadyDuration decode{};
   for (const OutputFinished& output : request.outputs) {
@@ -382,8 +388,7 @@ void Metrics::OnRequestFinished(const RequestStats& request) {
     decode += output.timings.decode;
   }
   impl_->queue.Observe(Seconds(request.outputs[0].timings.queue), request.name);
-  const auto later_tokens =
-      request.usage.completion_tokens - static_cast<int64_t>(request.outputs.size());
+  const auto later_tokens = tokens - std::ssize(request.outputs);
   if (later_tokens > 0) {
     impl_->per_token.Observe(Seconds(decode) / static_cast<double>(later_tokens), request.name);
   }
@@ -408,6 +413,10 @@ void Metrics::SetCertificateExpiry(absl::Time expiry) {
 void Metrics::OnReload(absl::string_view what, bool success) {
   impl_->reloads.Add({{"what", std::string(what)}, {"result", success ? "success" : "failure"}})
       .Increment();
+}
+
+void Metrics::SetConfigRefused(absl::string_view what, bool refused) {
+  impl_->config_refused.Add({{"what", std::string(what)}}).Set(refused ? 1 : 0);
 }
 
 double Metrics::GeneratedTokensPerSecond() const { return impl_->rate.PerSecond(); }

@@ -60,6 +60,8 @@ class Metrics final : public LoopObserver {
   void SetCertificateExpiry(absl::Time expiry);
   // A file was read anew because it changed. `what` is "certificates", for instance.
   void OnReload(absl::string_view what, bool success);
+  // Whether the file is refused as it is now.
+  void SetConfigRefused(absl::string_view what, bool refused);
 
   // Tokens generated a second, over the last ten seconds.
   double GeneratedTokensPerSecond() const;

@@ -76,8 +76,11 @@ int64_t PlannedBytes(const ServerConfig& config, Engine& engine) {
     states += engine.states().total();
     bytes += info.weight_bytes;
   }
-  // Being served, in gRPC's buffers, and three at once being read (see StartGrpcServer).
-  const int64_t mib = config.prefix_cache_mib + config.session_mib + 5 * config.message_mib;
+  // Being served, in gRPC's buffers, three at once being read (see StartGrpcServer), and exports
+  // and imports.
+  int64_t mib = config.prefix_cache_mib + config.session_mib + 6 * config.message_mib;
+  // Sessions that were pushed out of the table before the store took them.
+  if (!config.state_store.empty()) mib += config.session_mib;
   return bytes + states * info.state_bytes + (mib << 20);
 }
 
@@ -98,8 +101,8 @@ struct Server::Parts {
   std::map<std::string, std::string> reload_errors;  // the last that was logged, by what
   std::chrono::steady_clock::time_point reloaded = std::chrono::steady_clock::now();
   HealthService health;
+  std::unique_ptr<TlsFiles> tls;  // null: plaintext
   Metrics metrics;
-  std::unique_ptr<TlsFiles> tls;          // null: plaintext
   std::unique_ptr<AccessControl> access;  // null: everyone may call
   GrpcServer health_grpc;
   ServedModel model;
@@ -208,7 +211,7 @@ absl::Status Server::Start() {
       [this](absl::Duration grace) { BeginDrain(grace); }, config_.drain_grace);
   parts.sessions = std::make_unique<SessionsService>(
       parts.session_table.get(), parts.container.get(), parts.shared_sessions.get(), &parts.metrics,
-      parts.access.get());
+      parts.access.get(), (config_.message_mib << 20) / 2);
 
   LIGER_ASSIGN_OR_RETURN(parts.grpc,
                          StartGrpcServer({.flag = "--listen",
@@ -256,8 +259,8 @@ absl::Status Server::MakeStates() {
       .owner = absl::StrCat(absl::Hex(absl::Uniform<uint64_t>(absl::BitGen()))),
       .time_to_live = absl::ToChronoMilliseconds(config_.session_ttl),
       .snapshot_bytes = config_.state_store_snapshot_mib << 20};
-  parts.shared_sessions =
-      std::make_unique<SharedSessions>(parts.session_table.get(), parts.container.get(), options);
+  parts.shared_sessions = std::make_unique<SharedSessions>(
+      parts.session_table.get(), parts.container.get(), options, config_.session_mib << 20);
   if (parts.prefix_cache != nullptr && config_.state_store_snapshot_mib > 0) {
     parts.shared_snapshots = std::make_unique<SharedSnapshots>(
         parts.prefix_cache.get(), parts.container.get(), options,
@@ -281,6 +284,7 @@ void Server::Reload() {
   Parts& parts = *parts_;
   parts.reloaded = std::chrono::steady_clock::now();
   const auto note = [&parts](const std::string& what, const absl::StatusOr<bool>& changed) {
+    parts.metrics.SetConfigRefused(what, !changed.ok());
     const std::string error(changed.status().message());
     // A file that stays wrong is told once.
     if (!changed.ok() && error != parts.reload_errors[what]) {
@@ -303,8 +307,10 @@ void Server::Tick() {
   if (parts_->shared_sessions != nullptr) parts_->shared_sessions->Tick();
   parts_->session_table->Expire(SessionNow());
   if (std::chrono::steady_clock::now() - parts_->reloaded >= kReloadPeriod) Reload();
-  parts_->registry.CutOffSlow(std::chrono::steady_clock::now() -
-                              absl::ToChronoNanoseconds(config_.stall_timeout));
+  const auto stalled =
+      std::chrono::steady_clock::now() - absl::ToChronoNanoseconds(config_.stall_timeout);
+  parts_->registry.CutOffSlow(stalled);
+  parts_->sessions->CutOffStalled(stalled);
   parts_->health.SetAlive(!parts_->metrics.EngineFails());
 }
 

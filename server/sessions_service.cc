@@ -14,7 +14,6 @@ namespace liger {
 namespace {
 
 constexpr size_t kChunkBytes = size_t{1} << 20;
-constexpr int kMaxTransfers = 8;
 constexpr int kDefaultPage = 100;
 constexpr int kMaxPage = 1000;
 
@@ -63,13 +62,6 @@ grpc::ServerUnaryReactor* SessionsService::Answer(grpc::CallbackServerContext* c
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   reactor->Finish(ToGrpcStatus(status));
   return reactor;
-}
-
-absl::Status SessionsService::BeginTransfer() {
-  if (transfers_.fetch_add(1) < kMaxTransfers) return absl::OkStatus();
-  transfers_.fetch_sub(1);
-  return absl::ResourceExhaustedError(
-      absl::StrCat(kMaxTransfers, " states are being exported and imported"));
 }
 
 void SessionsService::WithSession(const grpc::CallbackServerContext& context,
@@ -160,11 +152,12 @@ grpc::ServerUnaryReactor* SessionsService::Delete(grpc::CallbackServerContext* c
 // Writes the container chunk after chunk; gRPC calls back when it took one.
 class SessionsService::ExportReactor final : public grpc::ServerWriteReactor<v1::StateChunk> {
  public:
-  ExportReactor(SessionsService* service, const v1::ExportRequest* message)
-      : service_(*service), message_(*message) {}
+  ExportReactor(SessionsService* service, const grpc::CallbackServerContext& context,
+                const v1::ExportRequest* message)
+      : service_(*service), context_(context), message_(*message) {}
 
-  void Start(const grpc::CallbackServerContext& context) {
-    service_.WithSession(context, message_.tenant(), message_.session_id(),
+  void Start() {
+    service_.WithSession(context_, message_.tenant(), message_.session_id(),
                          [this](const auto& key) {
                            const absl::Status status = key.ok() ? Load(*key) : key.status();
                            service_.metrics_.OnCall("Sessions/Export", status.code());
@@ -174,12 +167,10 @@ class SessionsService::ExportReactor final : public grpc::ServerWriteReactor<v1:
                            WriteNext();
                          });
   }
-  ~ExportReactor() override {
-    if (counted_) service_.EndTransfer();
-  }
 
   void OnWriteDone(bool ok) override {
     chunk_.Clear();
+    // The end too waits until the client has taken what comes before it.
     if (!ok || sent_ == bytes_.size()) return Finish(grpc::Status::OK);
     WriteNext();
   }
@@ -188,8 +179,8 @@ class SessionsService::ExportReactor final : public grpc::ServerWriteReactor<v1:
  private:
   absl::Status Load(const SessionKey& key) {
     LIGER_ASSIGN_OR_RETURN(const auto content, service_.table_.Read(key, SessionNow()));
-    LIGER_RETURN_IF_ERROR(service_.BeginTransfer());
-    counted_ = true;
+    LIGER_ASSIGN_OR_RETURN(transfer_, service_.transfers_.Begin(&context_));
+    LIGER_RETURN_IF_ERROR(transfer_->Grow(content->bytes()));
     LIGER_ASSIGN_OR_RETURN(
         bytes_,
         service_.container_.Write(*content, message_.compress() ? StateContainer::Coding::kZstd
@@ -200,12 +191,14 @@ class SessionsService::ExportReactor final : public grpc::ServerWriteReactor<v1:
     const size_t size = std::min(kChunkBytes, bytes_.size() - sent_);
     chunk_.set_data(bytes_.substr(sent_, size));
     sent_ += size;
+    transfer_->AwaitClient();
     StartWrite(&chunk_);
   }
 
   SessionsService& service_;
-  const v1::ExportRequest& message_;  // gRPC's, there until OnDone
-  bool counted_ = false;
+  const grpc::CallbackServerContext& context_;  // gRPC's, there until OnDone; the message too
+  const v1::ExportRequest& message_;
+  std::unique_ptr<Transfer> transfer_;
   std::string bytes_;
   size_t sent_ = 0;
   v1::StateChunk chunk_;
@@ -217,19 +210,17 @@ class SessionsService::ImportReactor final : public grpc::ServerReadReactor<v1::
   ImportReactor(SessionsService* service, const grpc::CallbackServerContext& context,
                 v1::Session* response)
       : service_(*service), context_(context), response_(*response) {
-    const absl::Status status = service_.BeginTransfer();
-    if (!status.ok()) {
-      End(status);
+    absl::StatusOr<std::unique_ptr<Transfer>> transfer = service_.transfers_.Begin(&context_);
+    if (!transfer.ok()) {
+      End(transfer.status());
       return;
     }
-    counted_ = true;
-    StartRead(&chunk_);
-  }
-  ~ImportReactor() override {
-    if (counted_) service_.EndTransfer();
+    transfer_ = *std::move(transfer);
+    ReadNext();
   }
 
   void OnReadDone(bool ok) override {
+    transfer_->HasClient();
     if (!ok) {
       if (service_.shared_ == nullptr) return End(Make());
       return service_.shared_->Post([this] { End(Make()); });
@@ -246,13 +237,19 @@ class SessionsService::ImportReactor final : public grpc::ServerReadReactor<v1::
       return End(absl::InvalidArgumentError(
           absl::StrCat("data is larger than any state, of which the limit is ", limit, " bytes")));
     }
+    const absl::Status grown = transfer_->Grow(std::ssize(chunk_.data()));
+    if (!grown.ok()) return End(grown);
     bytes_ += chunk_.data();
-    StartRead(&chunk_);
+    ReadNext();
   }
   void OnCancel() override { cancelled_.store(true); }
   void OnDone() override { delete this; }
 
  private:
+  void ReadNext() {
+    transfer_->AwaitClient();
+    StartRead(&chunk_);
+  }
   absl::Status Make() {
     if (cancelled_.load()) return absl::CancelledError("the client went away");
     if (first_) return absl::InvalidArgumentError("session_id: the stream has no first chunk");
@@ -268,7 +265,7 @@ class SessionsService::ImportReactor final : public grpc::ServerReadReactor<v1::
   SessionsService& service_;
   const grpc::CallbackServerContext& context_;
   v1::Session& response_;
-  bool counted_ = false;
+  std::unique_ptr<Transfer> transfer_;
   bool first_ = true;
   std::atomic<bool> cancelled_{false};
   SessionKey key_;
@@ -278,8 +275,8 @@ class SessionsService::ImportReactor final : public grpc::ServerReadReactor<v1::
 
 grpc::ServerWriteReactor<v1::StateChunk>* SessionsService::Export(
     grpc::CallbackServerContext* context, const v1::ExportRequest* message) {
-  auto* reactor = new ExportReactor(this, message);
-  reactor->Start(*context);
+  auto* reactor = new ExportReactor(this, *context, message);
+  reactor->Start();
   return reactor;
 }
 

@@ -3,7 +3,8 @@
 #ifndef LIGER_SERVER_SESSIONS_SERVICE_H_
 #define LIGER_SERVER_SESSIONS_SERVICE_H_
 
-#include <atomic>
+#include <chrono>
+#include <cstdint>
 #include <functional>
 #include <string>
 
@@ -13,6 +14,7 @@
 #include "server/access_control.h"
 #include "server/metrics.h"
 #include "server/shared_sessions.h"
+#include "server/transfers.h"
 #include "states/session_table.h"
 #include "states/state_container.h"
 
@@ -21,13 +23,15 @@ namespace liger {
 class SessionsService final : public v1::Sessions::CallbackService {
  public:
   // All outlive the service; `shared` may be null, and `access`: everyone may call, as any tenant.
+  // `max_transfer_bytes`: of all exports and imports at once.
   SessionsService(SessionTable* table, const StateContainer* container, SharedSessions* shared,
-                  Metrics* metrics, const AccessControl* access)
+                  Metrics* metrics, const AccessControl* access, int64_t max_transfer_bytes)
       : table_(*table),
         container_(*container),
         shared_(shared),
         metrics_(*metrics),
-        access_(access) {}
+        access_(access),
+        transfers_(max_transfer_bytes) {}
 
   grpc::ServerWriteReactor<v1::StateChunk>* Export(grpc::CallbackServerContext* context,
                                                    const v1::ExportRequest* message) override;
@@ -44,6 +48,11 @@ class SessionsService final : public v1::Sessions::CallbackService {
   grpc::ServerUnaryReactor* Delete(grpc::CallbackServerContext* context,
                                    const v1::DeleteSessionRequest* message,
                                    v1::DeleteSessionResponse* response) override;
+
+  // Cancels exports and imports whose clients have kept them waiting since before `since`.
+  void CutOffStalled(std::chrono::steady_clock::time_point since) {
+    transfers_.CutOffStalled(since);
+  }
 
  private:
   class ExportReactor;
@@ -64,16 +73,12 @@ class SessionsService final : public v1::Sessions::CallbackService {
   void WithSession(const grpc::CallbackServerContext& context, const std::string& tenant,
                    const std::string& session_id,
                    std::function<void(const absl::StatusOr<SessionKey>&)> work);
-  // An export or import holds a whole container in memory: RESOURCE_EXHAUSTED beyond a few at once.
-  absl::Status BeginTransfer();
-  void EndTransfer() { transfers_.fetch_sub(1); }
-
   SessionTable& table_;
   const StateContainer& container_;
   SharedSessions* const shared_;
   Metrics& metrics_;
   const AccessControl* const access_;
-  std::atomic<int> transfers_{0};
+  Transfers transfers_;
 };
 
 }  // namespace liger

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "engine/status_macros.h"
 #include "server/logging.h"
 
@@ -16,16 +17,30 @@ namespace {
 // spares loading them again.
 constexpr size_t kMaxKnown = 100000;
 
+constexpr absl::string_view kAway = "the state store does not answer";
+
 }  // namespace
 
 SharedSessions::SharedSessions(SessionTable* table, const StateContainer* container,
-                               RedisOptions options)
-    : table_(*table), container_(*container), store_(std::move(options)) {}
+                               RedisOptions options, int64_t max_unsaved_bytes)
+    : table_(*table),
+      container_(*container),
+      max_unsaved_bytes_(max_unsaved_bytes),
+      store_(std::move(options)) {}
 
 SharedSessions::~SharedSessions() = default;
 
 absl::StatusOr<SessionTable::Turn> SharedSessions::BeginTurn(const SessionKey& key,
                                                              bool known_new) {
+  if (unsaved_bytes_ >= max_unsaved_bytes_ && known_[key].unsaved == nullptr) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("sessions that the state store has yet to take hold ", unsaved_bytes_,
+                     " bytes; the limit is ", max_unsaved_bytes_, " (--session-mib)"));
+  }
+  return Begin(key, known_new);
+}
+
+absl::StatusOr<SessionTable::Turn> SharedSessions::Begin(const SessionKey& key, bool known_new) {
   LIGER_ASSIGN_OR_RETURN(SessionTable::Turn turn, table_.BeginTurn(key, SessionNow()));
   Known& known = known_[key];
   // What was pushed out here before the store had it.
@@ -33,38 +48,39 @@ absl::StatusOr<SessionTable::Turn> SharedSessions::BeginTurn(const SessionKey& k
     turn.Replace(known.unsaved, SessionNow());
   const bool here = turn.content() != nullptr;
   if (!here) known.version = 0;
-  absl::StatusOr<RedisStore::Held> held =
-      store_.Take(key, known.unsaved == nullptr ? known.version : 0);
-  if (absl::IsAborted(held.status()) || absl::IsDataLoss(held.status())) return held.status();
+  absl::StatusOr<RedisStore::Held> held = absl::UnavailableError(kAway);
+  if (!away_) {
+    held = store_.Take(key, known.unsaved == nullptr ? known.version : 0);
+    if (absl::IsAborted(held.status()) || absl::IsDataLoss(held.status())) return held.status();
+    if (!held.ok()) Failed(held.status());
+  }
   if (!held.ok()) {
-    Failed(held.status());
     if (here || known_new) return turn;
     return absl::UnavailableError(
-        "the state store cannot be reached, and this server does not have the session");
+        absl::StrCat(held.status().message(), "; this server does not have the session"));
   }
-  failing_ = false;
-  const bool overtaken = !here || std::abs(held->version) > std::abs(known.stored);
   known.held = true;
+  // A write of this server's own, the answer to which was lost, overtakes nothing.
+  const bool overtaken = !here || (std::abs(held->version) > std::abs(known.stored) &&
+                                   !(known.unsaved != nullptr && held->own && held->version > 0));
   if (held->version == 0 || !overtaken) {
     known.stored = held->version;
     return turn;
   }
   if (held->version < 0) {
     turn.Replace(nullptr, SessionNow());
-    if (known.unsaved != nullptr) --unsaved_;
+    Drop(&known);
     known = {.version = -held->version, .stored = held->version, .held = true};
     return turn;
   }
   if (known.unsaved != nullptr) {
     ++conflicts_;
-    --unsaved_;
-    known.unsaved = nullptr;
+    Drop(&known);
     Log(LogLevel::kWarning, "session overtaken", {{"tenant", key.tenant}, {"session", key.id}});
   }
   absl::StatusOr<std::shared_ptr<const SessionContent>> content = container_.Read(held->bytes);
   if (!content.ok()) {
-    known.held = false;
-    static_cast<void>(store_.Release(key));
+    Release(key, &known);
     Log(LogLevel::kError, "stored session refused",
         {{"tenant", key.tenant}, {"session", key.id}, {"message", content.status().message()}});
     return content.status();
@@ -82,27 +98,33 @@ absl::Status SharedSessions::Fetch(const SessionKey& key) {
     if (newest && table_.Get(key, SessionNow()).ok()) return absl::OkStatus();
   }
   // What it loaded stays here.
-  LIGER_RETURN_IF_ERROR(BeginTurn(key, /*known_new=*/true).status());
-  known_[key].held = false;
-  static_cast<void>(store_.Release(key));
+  LIGER_RETURN_IF_ERROR(Begin(key, /*known_new=*/false).status());
+  Release(key, &known_[key]);
   return absl::OkStatus();
 }
 
 absl::Status SharedSessions::Delete(const SessionKey& key) {
   const absl::Status fetched = Fetch(key);
-  if (absl::IsAborted(fetched)) return fetched;
-  LIGER_RETURN_IF_ERROR(table_.Delete(key, SessionNow()));
-  const auto known = known_.find(key);
-  if (known != known_.end()) {
-    if (known->second.unsaved != nullptr) --unsaved_;
+  if (absl::IsAborted(fetched) || absl::IsUnavailable(fetched)) return fetched;
+  const absl::Status found = table_.Get(key, SessionNow()).status();
+  // One that cannot be read can be deleted all the same.
+  if (!found.ok() && fetched.ok()) return found;
+  if (away_) return absl::UnavailableError(kAway);
+  // Here it goes last: while the store has it, it would come back.
+  if (absl::Status status = store_.Delete(key); !status.ok()) {
+    Failed(status);
+    return status;
+  }
+  if (const auto known = known_.find(key); known != known_.end()) {
+    Drop(&known->second);
     known_.erase(known);
   }
-  return store_.Delete(key);
+  return found.ok() ? table_.Delete(key, SessionNow()) : absl::OkStatus();
 }
 
 absl::Status SharedSessions::SaveStream(const SessionKey& key, absl::string_view bytes) {
-  // One that fails says what the others would: a drain must not wait for each of them.
-  if (failing_) return absl::UnavailableError("the state store does not answer");
+  // A drain must not wait for each of them.
+  if (away_) return absl::UnavailableError(kAway);
   const absl::Status status = store_.SaveStream(key, bytes);
   if (status.ok()) {
     ++streams_moved_;
@@ -113,6 +135,7 @@ absl::Status SharedSessions::SaveStream(const SessionKey& key, absl::string_view
 }
 
 absl::StatusOr<std::string> SharedSessions::LoadStream(const SessionKey& key) {
+  if (away_) return absl::UnavailableError(kAway);
   absl::StatusOr<std::string> bytes = store_.LoadStream(key);
   if (bytes.ok()) {
     ++streams_resumed_;
@@ -134,7 +157,9 @@ void SharedSessions::Commit(const SessionKey& key, std::shared_ptr<SessionTable:
     turn->Commit(content, SessionNow());
     Known& known = known_[key];
     ++known.version;
-    if (known.unsaved == nullptr) ++unsaved_;
+    Drop(&known);
+    ++unsaved_;
+    unsaved_bytes_ += content->bytes();
     known.unsaved = content;
     Save(key, &known);
   });
@@ -143,25 +168,26 @@ void SharedSessions::Commit(const SessionKey& key, std::shared_ptr<SessionTable:
 void SharedSessions::Abandon(const SessionKey& key, std::shared_ptr<SessionTable::Turn> turn) {
   worker_.Post([this, key, turn = std::move(turn)]() mutable {
     turn = nullptr;
-    Known& known = known_[key];
-    if (!known.held) return;
-    known.held = false;
-    static_cast<void>(store_.Release(key));
+    if (Known& known = known_[key]; known.held) Release(key, &known);
   });
 }
 
 void SharedSessions::Tick() {
+  if (ticking_.exchange(true)) return;
   worker_.Post([this] {
+    ticking_ = false;
+    away_ = failing_ = false;
     std::vector<SessionKey> held;
     for (auto& [key, known] : known_) {
       // One that fails says what the others would.
       if (known.unsaved != nullptr && !failing_) Save(key, &known);
       if (known.held) held.push_back(key);
     }
-    absl::Status status = store_.Renew(held);
-    if (status.ok()) status = ForgetDeleted();
-    if (!status.ok()) Failed(status);
-    failing_ = false;
+    if (!away_) {
+      absl::Status status = store_.Renew(held);
+      if (status.ok()) status = ForgetDeleted();
+      if (!status.ok()) Failed(status);
+    }
     if (known_.size() <= kMaxKnown) return;
     std::erase_if(known_, [](const auto& entry) {
       return !entry.second.held && entry.second.unsaved == nullptr;
@@ -180,34 +206,49 @@ absl::Status SharedSessions::ForgetDeleted() {
 }
 
 void SharedSessions::Save(const SessionKey& key, Known* known) {
+  if (away_) return;
   const absl::StatusOr<std::string> container = container_.Write(*known->unsaved);
   const absl::Status status = container.ok()
                                   ? store_.Save(key, known->stored, known->version, *container)
                                   : container.status();
   if (status.ok()) {
     ++saved_;
-    --unsaved_;
-    known->unsaved = nullptr;
+    Drop(known);
     known->stored = known->version;
     known->held = false;
   } else if (absl::IsAborted(status) || !container.ok()) {
     // Overtaken, or never to be written: the store has the session as it is to go on.
     if (container.ok()) ++conflicts_;
-    --unsaved_;
     Log(LogLevel::kWarning, container.ok() ? "session overtaken" : "session lost",
         {{"tenant", key.tenant}, {"session", key.id}, {"message", status.message()}});
     // A turn that goes on with it will hear the same when it ends.
     static_cast<void>(table_.Delete(key, SessionNow()));
+    Drop(known);
     *known = {};
   } else {
     Failed(status);
   }
 }
 
+void SharedSessions::Drop(Known* known) {
+  if (known->unsaved == nullptr) return;
+  --unsaved_;
+  unsaved_bytes_ -= known->unsaved->bytes();
+  known->unsaved = nullptr;
+}
+
+void SharedSessions::Release(const SessionKey& key, Known* known) {
+  known->held = false;
+  if (away_) return;  // it ends by itself
+  if (const absl::Status status = store_.Release(key); !status.ok()) Failed(status);
+}
+
 void SharedSessions::Failed(const absl::Status& status) {
   ++failures_;
   if (!failing_) Log(LogLevel::kWarning, "state store failed", {{"message", status.message()}});
   failing_ = true;
+  // A full one answers.
+  away_ = away_ || absl::IsUnavailable(status);
 }
 
 SharedSessionStats SharedSessions::stats() const {

@@ -34,11 +34,16 @@ struct SharedSessionStats {
 // store, so a turn of it is refused rather than begun anew. A write that comes after another
 // server's turn is refused by its fence, and what is here is dropped.
 //
+// A store that did not answer is asked again by the next Tick() alone: nobody else waits for it.
+// What it has yet to take is kept here whatever else is, up to a bound; then new turns are refused.
+//
 // The calls to the store run on a thread of their own, one after another. All of it outlives the
 // turns.
 class SharedSessions {
  public:
-  SharedSessions(SessionTable* table, const StateContainer* container, RedisOptions options);
+  // `max_unsaved_bytes`: of sessions that the store has yet to take.
+  SharedSessions(SessionTable* table, const StateContainer* container, RedisOptions options,
+                 int64_t max_unsaved_bytes);
   // Writes what is to be written, as far as the store takes it.
   ~SharedSessions();
 
@@ -46,9 +51,11 @@ class SharedSessions {
   void Post(std::function<void()> task) { worker_.Post(std::move(task)); }
 
   // On the store's thread alone. `known_new`: the client says that there is no such session.
+  // ABORTED where another server has it; UNAVAILABLE where only the store could tell what it is.
   absl::StatusOr<SessionTable::Turn> BeginTurn(const SessionKey& key, bool known_new);
   // Brings what the store has of a session here, where that is newer; no error where there is none.
   absl::Status Fetch(const SessionKey& key);
+  // UNAVAILABLE: it is as it was.
   absl::Status Delete(const SessionKey& key);
   // Streams that leave this server and come to it, under a tenant and a token.
   absl::Status SaveStream(const SessionKey& key, absl::string_view bytes);
@@ -76,19 +83,27 @@ class SharedSessions {
     std::shared_ptr<const SessionContent> unsaved;
   };
 
+  absl::StatusOr<SessionTable::Turn> Begin(const SessionKey& key, bool known_new);
   // Lets go of sessions that another server deleted: here they would count against their tenant.
   absl::Status ForgetDeleted();
   void Save(const SessionKey& key, Known* known);
+  // What is unsaved is kept no more.
+  void Drop(Known* known);
+  void Release(const SessionKey& key, Known* known);
   void Failed(const absl::Status& status);
 
   SessionTable& table_;
   const StateContainer& container_;
+  const int64_t max_unsaved_bytes_;
   // The store's thread's.
   RedisStore store_;
   std::map<SessionKey, Known> known_;
   int64_t deleted_since_ = 0;
-  bool failing_ = false;
+  int64_t unsaved_bytes_ = 0;
+  bool failing_ = false;  // since the last tick, as below
+  bool away_ = false;     // does not answer
 
+  std::atomic<bool> ticking_{false};  // a tick waits for its turn
   std::atomic<int64_t> loaded_{0}, saved_{0}, failures_{0}, conflicts_{0}, unsaved_{0};
   std::atomic<int64_t> streams_moved_{0}, streams_resumed_{0};
   BackgroundWorker worker_;  // last: its thread ends before the rest goes

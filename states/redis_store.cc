@@ -21,15 +21,18 @@ constexpr absl::string_view kTake = R"(
 local holder = redis.call('GET', KEYS[2])
 if holder and holder ~= ARGV[1] then return redis.error_reply('LIGER_HELD') end
 redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
-return redis.call('HGET', KEYS[1], 'version') or '0')";
+local stored = redis.call('HMGET', KEYS[1], 'version', 'owner')
+return {stored[1] or '0', stored[2] == ARGV[1] and 1 or 0})";
 
-// ARGV: owner, version before, version, time to live ms, bytes. The same write may come again,
-// where the answer to it was lost.
+// ARGV: owner, version before, version, time to live ms, bytes. Writes of this owner may have come
+// that it does not know of, where the answer to them was lost: this one, or one in between.
 constexpr absl::string_view kSave = R"(
 local version = redis.call('HGET', KEYS[1], 'version')
-if version and version ~= ARGV[2] and
-    not (version == ARGV[3] and redis.call('HGET', KEYS[1], 'owner') == ARGV[1]) then
-  return redis.error_reply('LIGER_FENCED')
+if version and version ~= ARGV[2] then
+  local number = tonumber(version)
+  local ours = redis.call('HGET', KEYS[1], 'owner') == ARGV[1] and
+      number > tonumber(ARGV[2]) and number <= tonumber(ARGV[3])
+  if not ours then return redis.error_reply('LIGER_FENCED') end
 end
 redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'version', ARGV[3], 'bytes', ARGV[5])
 redis.call('PEXPIRE', KEYS[1], ARGV[4])
@@ -204,8 +207,13 @@ absl::StatusOr<RedisStore::Held> RedisStore::Take(const SessionKey& key, int64_t
       const Reply taken,
       RunScript(kTake, key, {options_.owner, absl::StrCat(options_.lease.count())}));
   Held held;
-  if (taken->type != REDIS_REPLY_STRING) return Damaged();
-  LIGER_RETURN_IF_ERROR(ReadVersion({taken->str, taken->len}, &held.version));
+  if (taken->type != REDIS_REPLY_ARRAY || taken->elements != 2 ||
+      taken->element[0]->type != REDIS_REPLY_STRING) {
+    return Damaged();
+  }
+  LIGER_RETURN_IF_ERROR(
+      ReadVersion({taken->element[0]->str, taken->element[0]->len}, &held.version));
+  held.own = taken->element[1]->integer == 1;
   if (held.version == 0 || held.version == known_version) return held;
   // Together, so that they belong together whoever writes.
   LIGER_ASSIGN_OR_RETURN(const LargeReply::Values stored,

@@ -68,6 +68,7 @@ class RedisStore {
   struct Held {
     // Of what is stored; 0: nothing. Below 0: it was deleted, as the version of that size.
     int64_t version = 0;
+    bool own = false;  // this server wrote it
     // What is stored, where its version is not the known one. Valid until the next call.
     absl::string_view bytes;
   };

@@ -36,9 +36,15 @@ def slow(name, seconds):
             for bound in bounds] + [series(f"{name}_bucket", "0+60x40", le="+Inf")]
 
 
+def restarts(values):
+    return {"series": "kube_pod_container_status_restarts_total"
+                      '{namespace="default",pod="liger-serve-5d8f6c9b7-x2k4p",container="server"}',
+            "values": values}
+
+
 # For each alert: what makes it fire (by minute 30), and what must not.
 CASES = {
-    "LigerDown": ([series("up", "1 0x40")], [series("up", "1x40")]),
+    "LigerDown": ([series("up", "1 0x40")], [series("up", "1x20 0x20")]),
     "LigerStepsFail": ([series("liger_step_failures_total", "0x27 1x20")],
                        [series("liger_step_failures_total", "3x40")]),
     "LigerStalled": (
@@ -53,16 +59,15 @@ CASES = {
         [series("liger_slots_used", "12x40"), series("liger_slots_capacity", "16x40")]),
     "LigerQueueSlow": (slow("liger_request_queue_time_seconds", 20),
                        slow("liger_request_queue_time_seconds", 4)),
-    "LigerRestarts": ([series("process_start_time_seconds", "1x9 2x9 3x9 4x20")],
-                      [series("process_start_time_seconds", "1x20 2x20")]),
+    "LigerRestarts": ([restarts("0x9 1x9 2x9 3x20")], [restarts("0x9 1x9 2x20")]),
     "LigerDrainsForLong": ([series("liger_draining", "1x40")],
                            [series("liger_draining", "0x28 1x12")]),
     "LigerCertificateExpires": (
         [series("liger_certificate_expiry_timestamp_seconds", "500000x40")],
         [series("liger_certificate_expiry_timestamp_seconds", "700000x40")]),
     "LigerReloadFails": (
-        [series("liger_config_reloads_total", "0x20 1x20", what="api keys", result="failure")],
-        [series("liger_config_reloads_total", "0x20 1x20", what="api keys", result="success")]),
+        [series("liger_config_refused", "0x28 1x12", what="api keys")],
+        [series("liger_config_refused", "0x10 1x10 0x20", what="api keys")]),
     "LigerKeysRefused": (
         [series("liger_calls_refused_total", "0+120x40", reason="unknown key")],
         [series("liger_calls_refused_total", "0+120x40", reason="tenant limit")]),
@@ -140,6 +145,29 @@ def test_alerts(check, alert):
     assert f"alertname=\"{alert}\"" in (done.stdout + done.stderr).replace("'", '"')
 
 
+def test_no_server_at_all_is_down(check):
+    """Where there is no target, nothing is `up`."""
+    others = [{"series": 'up{job="other",instance="b"}', "values": "1x40"}]
+    rule = ALERTS["LigerDown"]
+    done = check(input_series=others, alert_rule_test=[{
+        "eval_time": "30m", "alertname": "LigerDown", "exp_alerts": [{
+            "exp_labels": rule["labels"],
+            "exp_annotations": {**rule["annotations"],
+                                "summary": "there is no liger-server to scrape"}}]}])
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_alerts_know_the_deployment():
+    deployment = yaml.safe_load((ROOT / "deploy/k8s/base/deployment.yaml").read_text())
+    (server,) = deployment["spec"]["template"]["spec"]["containers"]
+    probe = server["startupProbe"]
+    loading = probe["periodSeconds"] * probe["failureThreshold"]
+    assert int(ALERTS["LigerDown"]["for"].removesuffix("m")) * 60 > loading
+    labels = dict(re.findall(r'(\w+)=~?"(.*?)"', ALERTS["LigerRestarts"]["expr"]))
+    assert labels["container"] == server["name"]
+    assert re.fullmatch(labels["pod"], f"{deployment['metadata']['name']}-5d8f6c9b7-x2k4p")
+
+
 @pytest.mark.parametrize("record", RECORD_CASES)
 def test_records(check, record):
     data, value = RECORD_CASES[record]
@@ -155,7 +183,7 @@ def test_every_alert_has_a_runbook():
     headings = re.findall(r"^#+ (.*)$", (ROOT / "docs/OPERATIONS.md").read_text(), re.MULTILINE)
     for name, rule in ALERTS.items():
         assert rule["labels"]["severity"] in ("critical", "warning")
-        assert rule["annotations"]["runbook_url"].endswith(f"OPERATIONS.md#{name.lower()}")
+        assert rule["annotations"]["runbook"] == f"docs/OPERATIONS.md#{name.lower()}"
         assert name in headings, name
 
 

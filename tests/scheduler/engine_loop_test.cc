@@ -96,8 +96,6 @@ TEST_F(EngineLoopTest, ServesAndReports) {
   EXPECT_EQ(observer_.prefill_tokens, 3);
   ASSERT_EQ(observer_.requests.size(), 1);
   const RequestStats& stats = observer_.requests[0];
-  EXPECT_EQ(stats.tenant, "t");
-  EXPECT_EQ(stats.priority, 3);
   EXPECT_TRUE(stats.status.ok());
   EXPECT_EQ(stats.usage.completion_tokens, 5);
   ASSERT_EQ(stats.outputs.size(), 1);

@@ -6,7 +6,7 @@ import math
 import grpc
 import pytest
 
-from liger_api import admin, api, generate
+from liger_api import Client, admin, api, generate
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 
@@ -77,6 +77,15 @@ def test_tokenize_limits(real):
     assert error.code() == INVALID and "1048576" in error.details()
     error = refusal(lambda: real.generation.Detokenize(api.DetokenizeRequest(ids=[1, -1])))
     assert error.code() == INVALID and "ids[1]" in error.details()
+
+
+def test_a_request_id_that_is_too_long_reaches_neither_log_nor_metadata(tiny_server):
+    client = Client(tiny_server.address)
+    error = refusal(lambda: generate(client, ids=[1], request_id="x" * 100000))
+    assert error.code() == grpc.StatusCode.INVALID_ARGUMENT and "request_id" in error.details()
+    (made_up,) = (value for key, value in error.trailing_metadata() if key == "x-request-id")
+    tiny_server.wait_for_event("request", id=made_up)
+    assert all(len(line.get("id", "")) < 200 for line in tiny_server.log())
 
 
 def test_a_refused_request_leaves_nothing_behind(real):

@@ -96,6 +96,8 @@ def test_large_messages(server):
         for name, message in hostile_messages().items():
             outcomes += collections.Counter(pool.map(lambda _: send(server, message), range(64)))
             print(name, dict(outcomes), f"peak {peak(server) >> 20} MiB")
+    # What is refused is held against nobody who is served.
+    assert all(line["event"] != "answers over --message-mib" for line in server.log())
     after(server, "320 messages of 2 MiB, 16 at once", expected, outcomes)
 
 

@@ -2,6 +2,8 @@
 
 import random
 import struct
+import subprocess
+import threading
 
 import grpc
 import pytest
@@ -9,7 +11,7 @@ import pytest
 from errors_test import refusal
 from liger_api import Client, api, generate, request, sessions
 from metrics_test import sample
-from server_process import ENDLESS_TOKENS, ServerProcess, eventually
+from server_process import BINARIES, ENDLESS_TOKENS, ServerProcess, eventually
 
 CODE = grpc.StatusCode
 
@@ -205,6 +207,43 @@ def test_a_key_keeps_forged_states_out(client, tiny_flags, tmp_path):
         sealing.close()
     failing = ServerProcess(*tiny_flags, f"--state-key-file={short}").start()
     assert failing.wait() == 1 and "--state-key-file" in failing.log_text()
+
+
+def test_transfers_that_stand_still_are_cut_off(tiny_flags):
+    with ServerProcess(*tiny_flags, "--stall-timeout=1") as process:
+        client = Client(process.address)
+        generate(client, ids=[1], session_id="s", stopping={"max_tokens": 1})
+        export = lambda: b"".join(chunk.data for chunk in client.sessions.Export(
+            sessions.ExportRequest(session_id="s"), timeout=30))
+        silent = [Client(process.address) for _ in range(8)]
+        pending = [one.sessions.Import.future(iter(threading.Event().wait, None))
+                   for one in silent]
+        full = eventually(lambda: code_of(export) == grpc.StatusCode.RESOURCE_EXHAUSTED)
+        assert full
+        for call in pending:
+            assert call.code() == grpc.StatusCode.CANCELLED
+        assert export()
+
+
+def code_of(call):
+    try:
+        call()
+        return grpc.StatusCode.OK
+    except grpc.RpcError as error:
+        return error.code()
+
+
+def test_the_client_reaches_the_sessions_of_a_tenant(client, server):
+    generate(client, ids=[1], session_id="hers", tenant="her", stopping={"max_tokens": 1})
+    run = lambda *arguments: subprocess.run(
+        [BINARIES / "liger-client", f"--server={server.address}", "session", *arguments],
+        capture_output=True, text=True)
+    assert "hers" in run("--tenant=her", "list").stdout
+    assert "hers" not in run("list").stdout
+    assert run("get", "hers").returncode != 0
+    assert run("--tenant=her", "fork", "hers", "copy").returncode == 0
+    for name in ("hers", "copy"):
+        assert run("--tenant=her", "delete", name).returncode == 0
 
 
 def test_limits(client, server):

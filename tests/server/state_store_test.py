@@ -130,13 +130,13 @@ def test_a_conversation_goes_from_replica_to_replica(tiny_flags, redis, alone):
                                         session_position=9)).code() == CODE.NOT_FOUND
 
 
-def attempt(talk, client):
-    """A turn; False where another server has the session yet."""
+def attempt(talk, client, *refusals):
+    """A turn; False where another server has the session yet, or it ends with one of `refusals`."""
     try:
         talk.turn(client)
         return True
     except grpc.RpcError as error:
-        assert error.code() == CODE.ABORTED, error
+        assert error.code() in (CODE.ABORTED, *refusals), error
         return False
 
 
@@ -210,12 +210,12 @@ def test_a_turn_broken_off_leaves_the_newest(tiny_flags, redis, alone):
         eventually(lambda: attempt(talk, first))
 
 
-def found(call):
-    """What it returns; None where another server has the session yet."""
+def found(call, *refusals):
+    """What it returns; None where another server has the session yet, or as attempt()."""
     try:
         return call()
     except grpc.RpcError as error:
-        assert error.code() == CODE.ABORTED, error
+        assert error.code() in (CODE.ABORTED, *refusals), error
         return None
 
 
@@ -267,7 +267,108 @@ def test_redis_is_lost_and_comes_back(tiny_flags, redis, alone):
         assert any(line["event"] == "state store failed" for line in two.log())
         redis.start()
         eventually(lambda: unsaved(one) == 0)
-        eventually(lambda: attempt(talk, second))
+        # A server that heard nothing from it asks again within a second.
+        eventually(lambda: attempt(talk, second, CODE.UNAVAILABLE))
+
+
+def test_nobody_waits_twice_for_a_store_that_hangs(tiny_flags, redis, alone):
+    with replica(tiny_flags, redis) as one:
+        client = Client(one.address)
+        talk = Talk(alone, "s")
+        talk.turn(client)
+        stored(one, 1)
+        redis.process.send_signal(signal.SIGSTOP)
+        failures = lambda: sample(one, "liger_state_store_failures_total")
+        before, begin = failures(), time.monotonic()
+        for _ in range(20):
+            talk.turn(client)
+        # The one that found out, and one a second that looks whether it is back.
+        assert failures() - before <= time.monotonic() - begin + 3
+        redis.process.send_signal(signal.SIGCONT)
+        eventually(lambda: unsaved(one) == 0)
+
+
+def test_a_write_whose_answer_was_lost_overtakes_nothing(tiny_flags, redis, alone):
+    with replica(tiny_flags, redis) as one, replica(tiny_flags, redis) as two:
+        first, second = Client(one.address), Client(two.address)
+        for name in ("tick", "turn"):
+            prompt = [1, 2, 3]
+            stream = first.generation.Generate(request(ids=prompt, session_id=name,
+                                                       stopping={"max_tokens": 3000}))
+            history = prompt + [id for id in next_tokens(stream)]
+            redis.process.send_signal(signal.SIGSTOP)
+            history += list(next_tokens(stream, to_end=True))
+            # The write lies in Redis's socket, and its answer does not come.
+            eventually(lambda: sample(one, "liger_state_store_failures_total") > 0)
+            answer = generate(first, ids=[4], session_id=name, stopping={"max_tokens": 2})
+            history += [4, *answer.only.ids]
+            redis.process.send_signal(signal.SIGCONT)
+            if name == "tick":
+                eventually(lambda: unsaved(one) == 0)
+            for client in (first, second):
+                expected = generate(alone, ids=history + [5], stopping={"max_tokens": 2}).only.ids
+                said = eventually(lambda: found(lambda: generate(
+                    client, ids=[5], session_id=name, stopping={"max_tokens": 2}),
+                    CODE.UNAVAILABLE))
+                assert said.only.ids == expected
+                history += [5, *expected]
+        assert sample(one, "liger_state_store_conflicts_total") == 0
+
+
+def next_tokens(stream, to_end=False):
+    """The tokens of the next delta, or of all that follow."""
+    for message in stream:
+        if message.WhichOneof("event") == "delta":
+            yield from message.delta.token_ids
+            if not to_end:
+                return
+
+
+def test_what_the_store_does_not_take_is_bounded(tiny_flags, redis, alone):
+    with replica(tiny_flags, redis, "--session-mib=1") as one:
+        client = Client(one.address)
+        redis.cli("config", "set", "maxmemory", "1")
+
+        def refused(i):
+            try:
+                generate(client, ids=[1], session_id=f"s{i}", session_position=0,
+                         stopping={"max_tokens": 1})
+                return None
+            except grpc.RpcError as error:
+                return error
+
+        error = next(error for error in map(refused, range(10000)) if error is not None)
+        assert error.code() == CODE.RESOURCE_EXHAUSTED and "--session-mib" in error.details()
+        generate(client, ids=[1], stopping={"max_tokens": 1})  # without a session
+        redis.cli("config", "set", "maxmemory", "0")
+        eventually(lambda: unsaved(one) == 0)
+        generate(client, ids=[1], session_id="another", stopping={"max_tokens": 1})
+
+
+def test_an_unreachable_store_is_no_missing_session(tiny_flags, redis, alone):
+    with replica(tiny_flags, redis) as one, replica(tiny_flags, redis) as two:
+        first, second = Client(one.address), Client(two.address)
+        talk = Talk(alone, "s")
+        talk.turn(first)
+        stored(one, 1)
+        data = b"".join(chunk.data for chunk in first.sessions.Export(
+            sessions.ExportRequest(session_id="s")))
+        redis.process.send_signal(signal.SIGSTOP)
+        get, delete = (message(session_id="s")
+                       for message in (sessions.GetSessionRequest, sessions.DeleteSessionRequest))
+        for call in (lambda: second.sessions.Get(get),
+                     lambda: second.sessions.Fork(sessions.ForkRequest(
+                         session_id="s", new_session_id="copy")),
+                     lambda: second.sessions.Import(
+                         iter([sessions.StateChunk(session_id="s", data=data)])),
+                     lambda: first.sessions.Delete(delete)):
+            assert refusal(call).code() == CODE.UNAVAILABLE
+        redis.process.send_signal(signal.SIGCONT)
+        # Nothing of it was deleted.
+        eventually(lambda: attempt(talk, first, CODE.UNAVAILABLE))
+        eventually(lambda: attempt(talk, second, CODE.UNAVAILABLE))
+        eventually(lambda: found(lambda: second.sessions.Delete(delete)))
+        assert refusal(lambda: first.sessions.Get(get)).code() == CODE.NOT_FOUND
 
 
 @pytest.mark.parametrize("trouble", ["hangs", "is full"])

@@ -192,8 +192,9 @@ def test_a_bad_reload_keeps_the_old_files(server, authority, folder, kind):
                             if line["event"] == "reload failed"]) > known, timeout=20)
     assert shown_certificate(server.address).strip() == before
     assert len(generate(secure(server, authority), **ANSWER).only.ids) == 5
-    assert 'liger_config_reloads_total{result="failure",what="certificates"}' in scrape(
-        server, authority)
+    page = scrape(server, authority)
+    assert 'liger_config_reloads_total{result="failure",what="certificates"}' in page
+    assert 'liger_config_refused{what="certificates"} 1' in page
 
 
 def test_bad_files_at_the_start_are_named(tiny_flags, authority, folder):
