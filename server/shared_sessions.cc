@@ -17,6 +17,11 @@ namespace {
 // spares loading them again.
 constexpr size_t kMaxKnown = 100000;
 
+// What a stored session's seal binds it to: whoever writes to the store cannot give it to another.
+std::string PlaceOf(const SessionKey& key) {
+  return absl::StrCat("session ", key.tenant.size(), ":", key.tenant, key.id);
+}
+
 constexpr absl::string_view kAway = "the state store does not answer";
 
 }  // namespace
@@ -51,7 +56,11 @@ absl::StatusOr<SessionTable::Turn> SharedSessions::Begin(const SessionKey& key, 
   absl::StatusOr<RedisStore::Held> held = absl::UnavailableError(kAway);
   if (!away_) {
     held = store_.Take(key, known.unsaved == nullptr ? known.version : 0);
-    if (absl::IsAborted(held.status()) || absl::IsDataLoss(held.status())) return held.status();
+    if (absl::IsAborted(held.status())) return held.status();
+    if (absl::IsDataLoss(held.status())) {
+      Release(key, &known);
+      return held.status();
+    }
     if (!held.ok()) Failed(held.status());
   }
   if (!held.ok()) {
@@ -78,7 +87,8 @@ absl::StatusOr<SessionTable::Turn> SharedSessions::Begin(const SessionKey& key, 
     Drop(&known);
     Log(LogLevel::kWarning, "session overtaken", {{"tenant", key.tenant}, {"session", key.id}});
   }
-  absl::StatusOr<std::shared_ptr<const SessionContent>> content = container_.Read(held->bytes);
+  absl::StatusOr<std::shared_ptr<const SessionContent>> content =
+      container_.Read(held->bytes, PlaceOf(key));
   if (!content.ok()) {
     Release(key, &known);
     Log(LogLevel::kError, "stored session refused",
@@ -207,7 +217,8 @@ absl::Status SharedSessions::ForgetDeleted() {
 
 void SharedSessions::Save(const SessionKey& key, Known* known) {
   if (away_) return;
-  const absl::StatusOr<std::string> container = container_.Write(*known->unsaved);
+  const absl::StatusOr<std::string> container =
+      container_.Write(*known->unsaved, StateContainer::Coding::kPlain, PlaceOf(key));
   const absl::Status status = container.ok()
                                   ? store_.Save(key, known->stored, known->version, *container)
                                   : container.status();

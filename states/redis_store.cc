@@ -148,6 +148,7 @@ absl::Status ErrorOf(absl::string_view error) {
   if (absl::StartsWith(error, "OOM") || absl::StrContains(error, "OOM command")) {
     return absl::ResourceExhaustedError("the state store is full");
   }
+  if (absl::StrContains(error, "WRONGTYPE")) return Damaged();
   return absl::UnavailableError(absl::StrCat("the state store refuses: ", error));
 }
 

@@ -86,6 +86,15 @@ bool NoneHasExponent(const std::byte* numbers, size_t count, Bits exponent) {
   return found == 0;
 }
 
+// HMAC-SHA-256.
+std::string Hmac(absl::string_view key, absl::string_view bytes) {
+  std::string out(kSealBytes, '\0');
+  HMAC(EVP_sha256(), key.data(), static_cast<int>(key.size()),
+       reinterpret_cast<const unsigned char*>(bytes.data()), bytes.size(),
+       reinterpret_cast<unsigned char*>(out.data()), nullptr);
+  return out;
+}
+
 // What engine/saved_state.h and the folds of full blocks promise of each state.
 absl::Status CheckProgress(const SlotProgress& p) {
   constexpr int64_t kMax = int64_t{1} << 62;
@@ -120,18 +129,13 @@ int64_t StateContainer::max_bytes() const {
          kMaxLedger * static_cast<int64_t>(sizeof(TokenId)) + 4096;
 }
 
-std::string StateContainer::Seal(absl::string_view bytes) const {
+std::string StateContainer::Seal(absl::string_view bytes, absl::string_view place) const {
+  if (!key_.empty()) return Hmac(place.empty() ? key_ : Hmac(key_, place), bytes);
+  const XXH64_hash_t seed = place.empty() ? 0 : XXH3_64bits(place.data(), place.size());
+  XXH128_canonical_t checksum;
+  XXH128_canonicalFromHash(&checksum, XXH3_128bits_withSeed(bytes.data(), bytes.size(), seed));
   std::string seal(kSealBytes, '\0');
-  if (key_.empty()) {
-    XXH128_canonical_t checksum;
-    XXH128_canonicalFromHash(&checksum, XXH3_128bits(bytes.data(), bytes.size()));
-    std::memcpy(seal.data(), checksum.digest, sizeof(checksum.digest));
-  } else {
-    const auto* data = reinterpret_cast<const unsigned char*>(bytes.data());
-    auto* out = reinterpret_cast<unsigned char*>(seal.data());
-    HMAC(EVP_sha256(), key_.data(), static_cast<int>(key_.size()), data, bytes.size(), out,
-         nullptr);
-  }
+  std::memcpy(seal.data(), checksum.digest, sizeof(checksum.digest));
   return seal;
 }
 
@@ -156,8 +160,8 @@ absl::StatusOr<absl::string_view> StateContainer::Unsealed(absl::string_view kin
   return absl::PermissionDeniedError("the state is not sealed with this server's key");
 }
 
-absl::StatusOr<std::string> StateContainer::Write(const SessionContent& content,
-                                                  Coding coding) const {
+absl::StatusOr<std::string> StateContainer::Write(const SessionContent& content, Coding coding,
+                                                  absl::string_view place) const {
   if (!AllFinite(content.state->data())) {
     return absl::DataLossError("a number in the state is not finite");
   }
@@ -183,12 +187,12 @@ absl::StatusOr<std::string> StateContainer::Write(const SessionContent& content,
   }
   Append<int64_t>(std::ssize(state), &out);
   absl::StrAppend(&out, state);
-  out += Seal(out);
+  out += Seal(out, place);
   return out;
 }
 
 absl::StatusOr<std::shared_ptr<const SessionContent>> StateContainer::Read(
-    absl::string_view bytes) const {
+    absl::string_view bytes, absl::string_view place) const {
   if (!absl::StartsWith(bytes, kMagic)) return Broken("it does not begin as a state does");
   if (bytes.size() < kMagic.size() + kSealBytes) return Broken("it is too short");
   const absl::string_view seal = bytes.substr(bytes.size() - kSealBytes);
@@ -205,7 +209,7 @@ absl::StatusOr<std::shared_ptr<const SessionContent>> StateContainer::Read(
   uint32_t flags = 0;
   LIGER_RETURN_IF_ERROR(reader.Take("flags", &flags));
   const bool keyed = (flags & kKeyed) != 0;
-  const std::string expected = Seal(sealed);
+  const std::string expected = Seal(sealed, place);
   const bool intact = CRYPTO_memcmp(expected.data(), seal.data(), kSealBytes) == 0;
   if (!key_.empty() && !(keyed && intact)) {
     return absl::PermissionDeniedError("the state is not sealed with this server's key");

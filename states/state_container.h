@@ -28,6 +28,9 @@ namespace liger {
 //   seal        32 bytes over all before: HMAC-SHA-256 with the servers' key; without one, where
 //               damage alone counts, the 128 bits of XXH3 (canonical, xxhash.com) and zeros
 //
+// A container may be bound to a place, as a session's is to its name in the store: elsewhere its
+// seal is wrong. Then the key is the HMAC-SHA-256 of the place, and XXH3's seed its 64 bits.
+//
 // Immutable, so thread-safe.
 class StateContainer {
  public:
@@ -39,13 +42,14 @@ class StateContainer {
 
   // DATA_LOSS where a number in the state is not finite, as those are that a failed device left
   // behind: no reader would take it.
-  absl::StatusOr<std::string> Write(const SessionContent& content,
-                                    Coding coding = Coding::kPlain) const;
+  absl::StatusOr<std::string> Write(const SessionContent& content, Coding coding = Coding::kPlain,
+                                    absl::string_view place = "") const;
 
   // Checks every number, and every float to be finite. FAILED_PRECONDITION: the state of another
   // model, adapter, row type, shape or format version. PERMISSION_DENIED: this server has a key and
   // the container is not sealed with it. DATA_LOSS: cut short, changed or broken in any other way.
-  absl::StatusOr<std::shared_ptr<const SessionContent>> Read(absl::string_view bytes) const;
+  absl::StatusOr<std::shared_ptr<const SessionContent>> Read(absl::string_view bytes,
+                                                             absl::string_view place = "") const;
 
   // Other bytes that only who has the key may have made, with the same seal behind them. `kind`
   // comes first and tells them from containers.
@@ -63,7 +67,7 @@ class StateContainer {
     bool operator==(const Layout&) const = default;
   };
 
-  std::string Seal(absl::string_view bytes) const;
+  std::string Seal(absl::string_view bytes, absl::string_view place = "") const;
   // Fills `to` with what was written: the state's bytes, or the frame of them.
   absl::Status Decode(absl::string_view written, Coding coding, AlignedBuffer* to) const;
   bool AllFinite(const std::byte* state) const;

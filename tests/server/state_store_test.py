@@ -410,8 +410,16 @@ def test_what_was_tampered_with_is_refused(tiny_flags, redis, alone):
         assert refusal(lambda: generate(second, ids=[1], session_id="s")).code() == CODE.DATA_LOSS
         redis.cli("del", key)
         redis.cli("set", key, "no hash")
-        assert refusal(lambda: generate(second, ids=[1], session_id="s")).code() == CODE.UNAVAILABLE
+        assert refusal(lambda: generate(second, ids=[1], session_id="s")).code() == CODE.DATA_LOSS
         generate(second, ids=[1, 2, 3])
+        # Nor is a session another's.
+        Talk(alone, "mine").turn(first)
+        Talk(alone, "hers").turn(first)
+        stored(one, 3)
+        copied = redis.cli("copy", redis.key("mine"), redis.key("hers"), "replace")
+        assert copied == b"1\n"
+        error = refusal(lambda: generate(second, ids=[1], session_id="hers"))
+        assert error.code() == CODE.DATA_LOSS
 
 
 def test_a_wrong_password_is_said(tiny_flags, redis):

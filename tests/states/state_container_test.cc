@@ -75,6 +75,16 @@ TEST_P(StateContainerTest, AKeyKeepsForgersOut) {
             absl::StatusCode::kPermissionDenied);
 }
 
+TEST_P(StateContainerTest, OneThatIsBoundToAPlaceIsReadThereAlone) {
+  for (const StateContainer* container : {&plain_, &keyed_}) {
+    const std::string bytes = *container->Write(*content_, Coding::kPlain, "here");
+    EXPECT_TRUE(container->Read(bytes, "here").ok());
+    EXPECT_FALSE(container->Read(bytes, "there").ok());
+    EXPECT_FALSE(container->Read(bytes).ok());
+    EXPECT_FALSE(container->Read(*container->Write(*content_), "here").ok());
+  }
+}
+
 TEST_P(StateContainerTest, RefusesOtherModelsAndShapes) {
   const auto refused = [&](const std::function<void(EngineInfo&)>& change) {
     EngineInfo info = info_;
