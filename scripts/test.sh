@@ -74,6 +74,25 @@ count_report() {
   count "$name" "${counts[@]}" $((SECONDS - before))
 }
 
+# The server's tests wait more than they compute: others that compute run beside them.
+# begin_beside NAME COMMAND...: begins a test runner that leaves its report in $results/NAME.xml.
+begin_beside() {
+  beside_name=$1 beside_began=$SECONDS
+  shift
+  rm -f "$results/$beside_name.xml"
+  (renice -n 10 "$BASHPID" && OMP_NUM_THREADS=1 "$@") >"$results/$beside_name.log" 2>&1 &
+  beside=$!
+}
+
+# end_beside: waits for it and says what it said.
+end_beside() {
+  local status=0
+  wait "$beside" || status=$?
+  printf '\n== %s\n' "$beside_name"
+  cat "$results/$beside_name.log"
+  count_report "$beside_name" "$status" "$beside_began"
+}
+
 build() {
   local preset=$1
   shift
@@ -161,18 +180,10 @@ fi
 
 if stage "build release" build release -DLIGER_BUILD_TESTS=ON -DLIGER_BUILD_BENCH=ON; then
   tests release-cpp run_ctest release
-  # The server's tests wait more than they compute; the others, which compute, run beside them.
-  rm -f "$results/release-python.xml"
-  before=$SECONDS
-  run_pytest .venv release-python tests --ignore=tests/linearize --ignore=tests/server \
-    >"$results/release-python.log" 2>&1 &
-  beside=$!
+  begin_beside release-python run_pytest .venv release-python tests --ignore=tests/linearize \
+    --ignore=tests/server
   tests release-server run_pytest .venv release-server tests/server
-  status=0
-  wait "$beside" || status=$?
-  printf '\n== release-python\n'
-  cat "$results/release-python.log"
-  count_report release-python "$status" "$before"
+  end_beside
 fi
 
 if [ -z "$fast" ]; then
@@ -183,21 +194,22 @@ if [ -z "$fast" ]; then
   [ -z "$full" ] || but_whole_model=()
   if stage "build asan-ubsan" build asan-ubsan; then
     tests asan-ubsan-cpp run_ctest asan-ubsan "${but_whole_model[@]}"
+    if stage "Python packages of linearize" wait "$linearize_packages"; then
+      begin_beside linearize run_pytest .venv-linearize linearize tests/linearize
+    else
+      mapfile -t said <"$results/linearize-packages.log"
+      failures+=("${said[@]}")
+    fi
     LIGER_BIN_DIR=$PWD/build/asan-ubsan/bin tests asan-ubsan-server \
       run_pytest .venv asan-ubsan-server tests/server \
       --ignore=tests/server/soak_test.py --ignore=tests/server/faults_test.py \
       --ignore=tests/server/memory_test.py --ignore=tests/server/clock_test.py
+    [ "$beside_name" != linearize ] || end_beside
     run_fuzzers
   fi
   # The threads are the engine's and the scheduler's.
   if stage "build tsan" build tsan; then
     tests tsan-cpp run_ctest tsan --label-regex '^(engine|scheduler)$' "${but_whole_model[@]}"
-  fi
-  if stage "Python packages of linearize" wait "$linearize_packages"; then
-    tests linearize run_pytest .venv-linearize linearize tests/linearize
-  else
-    mapfile -t said <"$results/linearize-packages.log"
-    failures+=("${said[@]}")
   fi
 fi
 finish

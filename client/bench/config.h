@@ -46,8 +46,8 @@ struct BenchConfig {
   int prefix_groups = 1;
   std::string turns = "fixed:1";
   std::string think_time = "fixed:0";  // seconds between an answer and the next turn
-  bool sessions = false;  // liger only: the server keeps the history, a turn sends its own text
-  double deadline = 0;    // seconds; 0: none
+  bool sessions = false;               // liger only: the server keeps the state between turns
+  double deadline = 0;                 // seconds; 0: none
   double cancel_fraction = 0;
   std::string cancel_after_tokens = "fixed:8";
   double temperature = 0;

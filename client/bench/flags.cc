@@ -54,7 +54,8 @@ void AddWorkloadFlags(CLI::App* app, BenchConfig* config) {
   add("--think-time", config->think_time,
       absl::StrCat("Seconds between an answer and the next turn", kLengths));
   app->add_flag("--sessions", config->sessions,
-                "Liger only: the server keeps the history, a turn sends its own text alone")
+                "Liger only: each conversation is a session, and a turn sends its own text "
+                "alone (as messages all of them, of which the server absorbs what is new)")
       ->group("Workload");
   add("--deadline", config->deadline, "Seconds for each request; 0: none");
   add("--cancel-fraction", config->cancel_fraction, "The share of requests that are cancelled");

@@ -123,7 +123,9 @@ def _read_gguf(path: Path):
     expect(f"{arch}.rope.scaling.type", "none")
     expect(f"{arch}.expert_count", 0)
     bos, eos = token_ids("bos"), token_ids("eos", "eot")
-    embedding = next(t for t in reader.tensors if t.name == "token_embd.weight")
+    embedding = next((t for t in reader.tensors if t.name == "token_embd.weight"), None)
+    if embedding is None:
+        raise LinearizeError(f"{path}: tensor token_embd.weight is missing")
     config = ModelConfig(
         model_type=arch,
         vocab_size=int(embedding.shape[1]),

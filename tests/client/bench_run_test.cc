@@ -12,6 +12,7 @@
 #include <cstdio>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -224,6 +225,25 @@ TEST(BenchRunTest, MultiTurnConversationsCarryTheirHistory) {
   EXPECT_EQ(body["messages"][4]["role"], "user");
   const json& requests = report["requests"];
   EXPECT_GE(requests["sent"][1].get<double>() - requests["end"][0].get<double>(), 0.049);
+}
+
+// Messages are the whole conversation to a session too; a name is one run's alone.
+TEST(BenchRunTest, SessionsHearTheWholeConversationUnderNamesOfTheirOwn) {
+  FakeLigerServer server({});
+  BenchConfig config = ConfigFor(server);
+  config.send_as = "messages";
+  config.sessions = true;
+  config.requests = 1;
+  config.turns = "3";
+  config.prompt_tokens = "2";
+  config.output_tokens = "2";
+  std::set<std::string> names;
+  for (int run = 0; run < 2; ++run) {
+    EXPECT_EQ(Measure(config)["counts"]["ok"], 3);
+    EXPECT_EQ(server.last_request().messages().messages_size(), 5);
+    names.insert(server.last_request().session_id());
+  }
+  EXPECT_EQ(names.size(), 2);
 }
 
 TEST(BenchRunTest, CancelsAndDeadlinesAreToldApart) {

@@ -160,6 +160,10 @@ class FakeLigerServer::Implementation : public v1::Generation::CallbackService {
   Timer* timer() { return &timer_; }
   ServedLog* log() { return &log_; }
   std::atomic<int>* cancelled() { return &cancelled_; }
+  v1::GenerateRequest last_request() {
+    std::lock_guard lock(last_request_mutex_);
+    return last_request_;
+  }
 
  private:
   class Admin : public v1::Admin::CallbackService {
@@ -190,6 +194,8 @@ class FakeLigerServer::Implementation : public v1::Generation::CallbackService {
   ServedLog log_;
   std::atomic<int> cancelled_{0};
   std::atomic<int64_t> next_request_{0};
+  std::mutex last_request_mutex_;
+  v1::GenerateRequest last_request_;  // guarded by last_request_mutex_
   std::unique_ptr<grpc::Server> server_;
   Timer timer_;  // last: its thread calls streams, which use the rest
 };
@@ -280,6 +286,10 @@ class Stream : public grpc::ServerWriteReactor<v1::GenerateResponse> {
 
 grpc::ServerWriteReactor<v1::GenerateResponse>* FakeLigerServer::Implementation::Generate(
     grpc::CallbackServerContext* /*context*/, const v1::GenerateRequest* request) {
+  {
+    std::lock_guard lock(last_request_mutex_);
+    last_request_ = *request;
+  }
   return new Stream(this, next_request_.fetch_add(1), *request);
 }
 
@@ -291,6 +301,10 @@ FakeLigerServer::FakeLigerServer(Options options)
 FakeLigerServer::~FakeLigerServer() { implementation_->Stop(); }
 
 std::vector<Served> FakeLigerServer::TakeServed() { return implementation_->log()->Take(); }
+
+v1::GenerateRequest FakeLigerServer::last_request() const {
+  return implementation_->last_request();
+}
 
 int FakeLigerServer::cancelled() const { return *implementation_->cancelled(); }
 

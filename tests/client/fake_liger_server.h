@@ -7,6 +7,7 @@
 #include <memory>
 #include <string>
 
+#include "liger/v1/generation.pb.h"
 #include "tests/client/fake_behaviour.h"
 
 namespace liger {
@@ -31,6 +32,8 @@ class FakeLigerServer {
   std::vector<Served> TakeServed();
   // Calls whose client went away before the end.
   int cancelled() const;
+  // Of Generate.
+  v1::GenerateRequest last_request() const;
 
   class Implementation;
 
