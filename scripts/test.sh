@@ -192,19 +192,22 @@ if [ -z "$fast" ]; then
   # clock tests has to be loaded first, like it.
   but_whole_model=(--exclude-regex '/OracleTest|TrainerParityTest')
   [ -z "$full" ] || but_whole_model=()
+  linearize=1
+  if ! stage "Python packages of linearize" wait "$linearize_packages"; then
+    linearize=''
+    mapfile -t said <"$results/linearize-packages.log"
+    failures+=("${said[@]}")
+  fi
   if stage "build asan-ubsan" build asan-ubsan; then
     tests asan-ubsan-cpp run_ctest asan-ubsan "${but_whole_model[@]}"
-    if stage "Python packages of linearize" wait "$linearize_packages"; then
+    if [ -n "$linearize" ]; then
       begin_beside linearize run_pytest .venv-linearize linearize tests/linearize
-    else
-      mapfile -t said <"$results/linearize-packages.log"
-      failures+=("${said[@]}")
     fi
     LIGER_BIN_DIR=$PWD/build/asan-ubsan/bin tests asan-ubsan-server \
       run_pytest .venv asan-ubsan-server tests/server \
       --ignore=tests/server/soak_test.py --ignore=tests/server/faults_test.py \
       --ignore=tests/server/memory_test.py --ignore=tests/server/clock_test.py
-    [ "$beside_name" != linearize ] || end_beside
+    [ -z "$linearize" ] || end_beside
     run_fuzzers
   fi
   # The threads are the engine's and the scheduler's.

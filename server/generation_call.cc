@@ -138,12 +138,16 @@ void GenerationCall::Start() {
   }
 }
 
-void GenerationCall::PrepareAndSubmit(QueueTicket ticket, Request request) {
-  if (ClientGone()) return EndCall(absl::CancelledError("the client went away"), {});
+absl::Status GenerationCall::StillWanted() {
+  if (ClientGone()) return absl::CancelledError("the client went away");
   if (deadline_.has_value() && std::chrono::steady_clock::now() >= *deadline_) {
-    return EndCall(absl::DeadlineExceededError("the deadline passed before the prompt was read"),
-                   {});
+    return absl::DeadlineExceededError("the deadline passed before the prompt was read");
   }
+  return absl::OkStatus();
+}
+
+void GenerationCall::PrepareAndSubmit(QueueTicket ticket, Request request) {
+  if (absl::Status wanted = StillWanted(); !wanted.ok()) return EndCall(wanted, {});
   if (absl::Status begun = BeginTurn(request); !begun.ok()) return EndCall(begun, {});
   if (StoreThreadOf(request) == nullptr || resumes() ||
       PromptTextBytes(*message_) <= kShortTextBytes) {
@@ -157,6 +161,8 @@ void GenerationCall::PrepareAndSubmit(QueueTicket ticket, Request request) {
 }
 
 void GenerationCall::ReadAndSubmit(QueueTicket ticket, Request request) {
+  // The text may have waited for others.
+  if (absl::Status wanted = StillWanted(); !wanted.ok()) return EndCall(wanted, {});
   const absl::Status prepared = Prepare(&request);
   if (!prepared.ok()) return EndCall(prepared, {});
   SharedSnapshots* const shared = environment_.shared_snapshots;

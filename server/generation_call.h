@@ -111,6 +111,8 @@ class GenerationCall : public ResponseSink, public std::enable_shared_from_this<
   // Sets the request's tenant and takes its part of what that tenant may use.
   absl::Status Account(Request* request);
   bool ClientGone();
+  // CANCELLED, DEADLINE_EXCEEDED: nobody waits for the answer any more.
+  absl::Status StillWanted();
   void PrepareAndSubmit(QueueTicket ticket, Request request);
   void ReadAndSubmit(QueueTicket ticket, Request request);
   void Submit(QueueTicket ticket, Request request);

@@ -142,11 +142,17 @@ grpc::ServerUnaryReactor* SessionsService::List(grpc::CallbackServerContext* con
 grpc::ServerUnaryReactor* SessionsService::Delete(grpc::CallbackServerContext* context,
                                                   const v1::DeleteSessionRequest* message,
                                                   v1::DeleteSessionResponse* /*response*/) {
-  return AnswerFetched(context, "Sessions/Delete", message->tenant(), message->session_id(),
-                       [this](const SessionKey& key) {
-                         return shared_ != nullptr ? shared_->Delete(key)
-                                                   : table_.Delete(key, SessionNow());
-                       });
+  constexpr absl::string_view kMethod = "Sessions/Delete";
+  const absl::StatusOr<SessionKey> key = KeyOf(*context, message->tenant(), message->session_id());
+  if (!key.ok()) return Answer(context, kMethod, key.status());
+  if (shared_ == nullptr) return Answer(context, kMethod, table_.Delete(*key, SessionNow()));
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  shared_->Post([this, reactor, key = *key, kMethod] {
+    const absl::Status status = shared_->Delete(key);
+    metrics_.OnCall(kMethod, status.code());
+    reactor->Finish(ToGrpcStatus(status));
+  });
+  return reactor;
 }
 
 // Writes the container chunk after chunk; gRPC calls back when it took one.
@@ -259,6 +265,7 @@ class SessionsService::ImportReactor final : public grpc::ServerReadReactor<v1::
   }
   void End(const absl::Status& status) {
     service_.metrics_.OnCall("Sessions/Import", status.code());
+    if (transfer_ != nullptr) transfer_->AwaitClient();
     Finish(ToGrpcStatus(status));
   }
 

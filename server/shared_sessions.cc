@@ -22,7 +22,8 @@ std::string PlaceOf(const SessionKey& key) {
   return absl::StrCat("session ", key.tenant.size(), ":", key.tenant, key.id);
 }
 
-constexpr absl::string_view kAway = "the state store does not answer";
+// How long a store that did not answer is waited for, until it has answered again.
+constexpr std::chrono::milliseconds kShortPatience{100};
 
 }  // namespace
 
@@ -37,10 +38,12 @@ SharedSessions::~SharedSessions() = default;
 
 absl::StatusOr<SessionTable::Turn> SharedSessions::BeginTurn(const SessionKey& key,
                                                              bool known_new) {
-  if (unsaved_bytes_ >= max_unsaved_bytes_ && known_[key].unsaved == nullptr) {
+  // The other half is for turns that are under way.
+  const int64_t limit = max_unsaved_bytes_ / 2;
+  if (unsaved_bytes_ >= limit && known_[key].unsaved == nullptr) {
     return absl::ResourceExhaustedError(
         absl::StrCat("sessions that the state store has yet to take hold ", unsaved_bytes_,
-                     " bytes; the limit is ", max_unsaved_bytes_, " (--session-mib)"));
+                     " bytes; the limit is ", limit, ", half of --session-mib"));
   }
   return Begin(key, known_new);
 }
@@ -53,17 +56,15 @@ absl::StatusOr<SessionTable::Turn> SharedSessions::Begin(const SessionKey& key, 
     turn.Replace(known.unsaved, SessionNow());
   const bool here = turn.content() != nullptr;
   if (!here) known.version = 0;
-  absl::StatusOr<RedisStore::Held> held = absl::UnavailableError(kAway);
-  if (!away_) {
-    held = store_.Take(key, known.unsaved == nullptr ? known.version : 0);
-    if (absl::IsAborted(held.status())) return held.status();
-    if (absl::IsDataLoss(held.status())) {
-      Release(key, &known);
-      return held.status();
-    }
-    if (!held.ok()) Failed(held.status());
+  absl::StatusOr<RedisStore::Held> held =
+      store_.Take(key, known.unsaved == nullptr ? known.version : 0);
+  if (absl::IsAborted(held.status())) return held.status();
+  if (absl::IsDataLoss(held.status())) {
+    Release(key, &known);
+    return held.status();
   }
   if (!held.ok()) {
+    Failed(held.status());
     if (here || known_new) return turn;
     return absl::UnavailableError(
         absl::StrCat(held.status().message(), "; this server does not have the session"));
@@ -115,11 +116,14 @@ absl::Status SharedSessions::Fetch(const SessionKey& key) {
 
 absl::Status SharedSessions::Delete(const SessionKey& key) {
   const absl::Status fetched = Fetch(key);
-  if (absl::IsAborted(fetched) || absl::IsUnavailable(fetched)) return fetched;
-  const absl::Status found = table_.Get(key, SessionNow()).status();
   // One that cannot be read can be deleted all the same.
-  if (!found.ok() && fetched.ok()) return found;
-  if (away_) return absl::UnavailableError(kAway);
+  const bool unreadable = absl::IsDataLoss(fetched) || absl::IsPermissionDenied(fetched) ||
+                          absl::IsFailedPrecondition(fetched);
+  if (!fetched.ok() && !unreadable) return fetched;
+  const absl::Status found = table_.Get(key, SessionNow()).status();
+  if (!found.ok() && !unreadable) return found;
+  // Not while a turn here goes on from it.
+  if (found.ok()) LIGER_RETURN_IF_ERROR(table_.BeginTurn(key, SessionNow()).status());
   // Here it goes last: while the store has it, it would come back.
   if (absl::Status status = store_.Delete(key); !status.ok()) {
     Failed(status);
@@ -134,7 +138,7 @@ absl::Status SharedSessions::Delete(const SessionKey& key) {
 
 absl::Status SharedSessions::SaveStream(const SessionKey& key, absl::string_view bytes) {
   // A drain must not wait for each of them.
-  if (away_) return absl::UnavailableError(kAway);
+  if (away_) return absl::UnavailableError("the state store does not answer");
   const absl::Status status = store_.SaveStream(key, bytes);
   if (status.ok()) {
     ++streams_moved_;
@@ -145,7 +149,6 @@ absl::Status SharedSessions::SaveStream(const SessionKey& key, absl::string_view
 }
 
 absl::StatusOr<std::string> SharedSessions::LoadStream(const SessionKey& key) {
-  if (away_) return absl::UnavailableError(kAway);
   absl::StatusOr<std::string> bytes = store_.LoadStream(key);
   if (bytes.ok()) {
     ++streams_resumed_;
@@ -171,7 +174,9 @@ void SharedSessions::Commit(const SessionKey& key, std::shared_ptr<SessionTable:
     ++unsaved_;
     unsaved_bytes_ += content->bytes();
     known.unsaved = content;
-    Save(key, &known);
+    if (!away_) Save(key, &known);
+    // It is here as long as the table has room for it.
+    if (unsaved_bytes_ > max_unsaved_bytes_) Drop(&known);
   });
 }
 
@@ -187,6 +192,7 @@ void SharedSessions::Tick() {
   worker_.Post([this] {
     ticking_ = false;
     away_ = failing_ = false;
+    store_.SetPatience(std::chrono::milliseconds::max());
     std::vector<SessionKey> held;
     for (auto& [key, known] : known_) {
       // One that fails says what the others would.
@@ -206,17 +212,19 @@ void SharedSessions::Tick() {
 }
 
 absl::Status SharedSessions::ForgetDeleted() {
-  LIGER_ASSIGN_OR_RETURN(const std::vector<SessionKey> deleted,
-                         store_.DeletedSince(&deleted_since_));
+  int64_t since = deleted_since_;
+  LIGER_ASSIGN_OR_RETURN(const std::vector<SessionKey> deleted, store_.DeletedSince(&since));
   for (const SessionKey& key : deleted) {
     // Unless it was made anew since, or is being.
-    if (table_.Get(key, SessionNow()).ok()) static_cast<void>(Fetch(key));
+    if (!table_.Get(key, SessionNow()).ok()) continue;
+    const absl::Status fetched = Fetch(key);
+    if (absl::IsUnavailable(fetched) || away_) return fetched;
   }
+  deleted_since_ = since;
   return absl::OkStatus();
 }
 
 void SharedSessions::Save(const SessionKey& key, Known* known) {
-  if (away_) return;
   const absl::StatusOr<std::string> container =
       container_.Write(*known->unsaved, StateContainer::Coding::kPlain, PlaceOf(key));
   const absl::Status status = container.ok()
@@ -227,7 +235,7 @@ void SharedSessions::Save(const SessionKey& key, Known* known) {
     Drop(known);
     known->stored = known->version;
     known->held = false;
-  } else if (absl::IsAborted(status) || !container.ok()) {
+  } else if (absl::IsAborted(status) || absl::IsDataLoss(status)) {
     // Overtaken, or never to be written: the store has the session as it is to go on.
     if (container.ok()) ++conflicts_;
     Log(LogLevel::kWarning, container.ok() ? "session overtaken" : "session lost",
@@ -250,7 +258,6 @@ void SharedSessions::Drop(Known* known) {
 
 void SharedSessions::Release(const SessionKey& key, Known* known) {
   known->held = false;
-  if (away_) return;  // it ends by itself
   if (const absl::Status status = store_.Release(key); !status.ok()) Failed(status);
 }
 
@@ -258,8 +265,9 @@ void SharedSessions::Failed(const absl::Status& status) {
   ++failures_;
   if (!failing_) Log(LogLevel::kWarning, "state store failed", {{"message", status.message()}});
   failing_ = true;
-  // A full one answers.
-  away_ = away_ || absl::IsUnavailable(status);
+  if (!absl::IsUnavailable(status)) return;  // a full one answers
+  away_ = true;
+  store_.SetPatience(kShortPatience);
 }
 
 SharedSessionStats SharedSessions::stats() const {

@@ -34,8 +34,8 @@ struct SharedSessionStats {
 // store, so a turn of it is refused rather than begun anew. A write that comes after another
 // server's turn is refused by its fence, and what is here is dropped.
 //
-// A store that did not answer is asked again by the next Tick() alone: nobody else waits for it.
-// What it has yet to take is kept here whatever else is, up to a bound; then new turns are refused.
+// A store that did not answer is waited for a tenth of a second, until a Tick() hears of it again.
+// What it has yet to take is kept here whatever else is, up to a bound; then turns are refused.
 //
 // The calls to the store run on a thread of their own, one after another. All of it outlives the
 // turns.
@@ -55,7 +55,7 @@ class SharedSessions {
   absl::StatusOr<SessionTable::Turn> BeginTurn(const SessionKey& key, bool known_new);
   // Brings what the store has of a session here, where that is newer; no error where there is none.
   absl::Status Fetch(const SessionKey& key);
-  // UNAVAILABLE: it is as it was.
+  // ABORTED while a turn goes on from it, here or elsewhere. UNAVAILABLE: it may be deleted or not.
   absl::Status Delete(const SessionKey& key);
   // Streams that leave this server and come to it, under a tenant and a token.
   absl::Status SaveStream(const SessionKey& key, absl::string_view bytes);
@@ -101,7 +101,7 @@ class SharedSessions {
   int64_t deleted_since_ = 0;
   int64_t unsaved_bytes_ = 0;
   bool failing_ = false;  // since the last tick, as below
-  bool away_ = false;     // does not answer
+  bool away_ = false;     // it does not answer
 
   std::atomic<bool> ticking_{false};  // a tick waits for its turn
   std::atomic<int64_t> loaded_{0}, saved_{0}, failures_{0}, conflicts_{0}, unsaved_{0};

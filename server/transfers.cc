@@ -18,7 +18,8 @@ Transfer::~Transfer() {
 
 absl::Status Transfer::Grow(int64_t bytes) {
   std::lock_guard lock(all_.mutex_);
-  if (bytes > all_.max_bytes_ - all_.bytes_) {
+  // One that is alone may be as large as a state is.
+  if (all_.running_.size() > 1 && bytes > all_.max_bytes_ - all_.bytes_) {
     return absl::ResourceExhaustedError(absl::StrCat(
         "exports and imports hold ", all_.bytes_, " bytes; ", bytes,
         " more would be over the limit of ", all_.max_bytes_, ", half of --message-mib"));

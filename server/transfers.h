@@ -45,8 +45,8 @@ class Transfer {
   std::optional<std::chrono::steady_clock::time_point> waiting_since_;
 };
 
-// A few at once, of so many bytes together: each holds a whole state in memory. Thread-safe; must
-// outlive its transfers.
+// A few at once, of so many bytes together unless one is alone: each holds a whole state in memory.
+// Thread-safe; must outlive its transfers.
 class Transfers {
  public:
   explicit Transfers(int64_t max_bytes) : max_bytes_(max_bytes) {}

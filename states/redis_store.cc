@@ -4,6 +4,7 @@
 #include <sys/time.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -25,13 +26,15 @@ local stored = redis.call('HMGET', KEYS[1], 'version', 'owner')
 return {stored[1] or '0', stored[2] == ARGV[1] and 1 or 0})";
 
 // ARGV: owner, version before, version, time to live ms, bytes. Writes of this owner may have come
-// that it does not know of, where the answer to them was lost: this one, or one in between.
+// that it does not know of, where the answer to them was lost: this one, or one in between, if
+// nobody goes on from that.
 constexpr absl::string_view kSave = R"(
 local version = redis.call('HGET', KEYS[1], 'version')
 if version and version ~= ARGV[2] then
   local number = tonumber(version)
-  local ours = redis.call('HGET', KEYS[1], 'owner') == ARGV[1] and
-      number > tonumber(ARGV[2]) and number <= tonumber(ARGV[3])
+  local holder = redis.call('GET', KEYS[2])
+  local ours = number and number > tonumber(ARGV[2]) and number <= tonumber(ARGV[3]) and
+      redis.call('HGET', KEYS[1], 'owner') == ARGV[1] and (not holder or holder == ARGV[1])
   if not ours then return redis.error_reply('LIGER_FENCED') end
 end
 redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'version', ARGV[3], 'bytes', ARGV[5])
@@ -51,8 +54,9 @@ return 1)";
 // What is left tells servers that still have the session.
 constexpr absl::string_view kDelete = R"(
 local version = tonumber(redis.call('HGET', KEYS[1], 'version')) or 0
-redis.call('HSET', KEYS[1], 'version', string.format('%.0f', -math.abs(version) - 1))
+-- First: it makes room in a full Redis.
 redis.call('HDEL', KEYS[1], 'bytes')
+redis.call('HSET', KEYS[1], 'version', string.format('%.0f', -math.abs(version) - 1))
 redis.call('PEXPIRE', KEYS[1], ARGV[1])
 redis.call('DEL', KEYS[2])
 local time = redis.call('TIME')
@@ -103,6 +107,10 @@ redis.call('DEL', KEYS[1])
 redis.call('ZREM', KEYS[2], ARGV[1])
 redis.call('ZREM', KEYS[3], KEYS[1])
 return 1)";
+
+// What a name begins with.
+constexpr absl::string_view kSession = "liger-session:";
+constexpr absl::string_view kStream = "liger-stream:";
 
 std::string MemberOf(const SnapshotKey& key) { return absl::StrCat(key.tokens, ":", key.digest); }
 
@@ -200,7 +208,8 @@ absl::StatusOr<RedisAddress> ParseRedisUrl(absl::string_view url) {
 void RedisStore::Free::operator()(redisContext* context) const { redisFree(context); }
 void RedisStore::Free::operator()(redisReply* reply) const { freeReplyObject(reply); }
 
-RedisStore::RedisStore(RedisOptions options) : options_(std::move(options)) {}
+RedisStore::RedisStore(RedisOptions options)
+    : options_(std::move(options)), patience_(options_.timeout) {}
 RedisStore::~RedisStore() = default;
 
 absl::StatusOr<RedisStore::Held> RedisStore::Take(const SessionKey& key, int64_t known_version) {
@@ -218,7 +227,7 @@ absl::StatusOr<RedisStore::Held> RedisStore::Take(const SessionKey& key, int64_t
   if (held.version == 0 || held.version == known_version) return held;
   // Together, so that they belong together whoever writes.
   LIGER_ASSIGN_OR_RETURN(const LargeReply::Values stored,
-                         ReadLarge({"HMGET", NameOf("liger:", key), "version", "bytes"}));
+                         ReadLarge({"HMGET", NameOf(kSession, key), "version", "bytes"}));
   if (stored.strings.size() != 2) return Damaged();
   const std::optional<absl::string_view> version = stored.strings[0];
   if (!version.has_value()) return Held{};  // its time to live ended
@@ -249,7 +258,7 @@ absl::Status RedisStore::Release(const SessionKey& key) {
 }
 
 absl::Status RedisStore::Delete(const SessionKey& key) {
-  const std::string name = NameOf("liger:", key);
+  const std::string name = NameOf(kSession, key);
   const std::vector<std::string> keys = {name, absl::StrCat(name, ":lease"), AllDeleted()};
   return RunScript(kDelete, keys,
                    {absl::StrCat(options_.time_to_live.count()),
@@ -280,14 +289,14 @@ absl::StatusOr<std::vector<SessionKey>> RedisStore::DeletedSince(int64_t* since)
 
 absl::Status RedisStore::SaveStream(const SessionKey& key, absl::string_view bytes) {
   if (context_ == nullptr) LIGER_RETURN_IF_ERROR(Connect());
-  const std::string name = NameOf("liger-stream:", key);
+  const std::string name = NameOf(kStream, key);
   const std::string time = absl::StrCat(options_.stream_time_to_live.count());
   return Run({"SET", name, bytes, "PX", time}).status();
 }
 
 absl::StatusOr<std::string> RedisStore::LoadStream(const SessionKey& key) {
   if (context_ == nullptr) LIGER_RETURN_IF_ERROR(Connect());
-  const std::string name = NameOf("liger-stream:", key);
+  const std::string name = NameOf(kStream, key);
   LIGER_ASSIGN_OR_RETURN(const LargeReply::Values stored, ReadLarge({"GET", name}));
   if (stored.strings.size() == 1 && stored.strings[0].has_value()) {
     return std::string(*stored.strings[0]);
@@ -347,8 +356,13 @@ absl::StatusOr<RedisStore::Reply> RedisStore::KeepSnapshot(const SnapshotKey& ke
       bytes);
 }
 
+void RedisStore::SetPatience(std::chrono::milliseconds patience) {
+  patience_ = std::min(patience, options_.timeout);
+  if (context_ != nullptr) redisSetTimeout(context_.get(), TimevalOf(patience_));
+}
+
 absl::Status RedisStore::Connect() {
-  const timeval timeout = TimevalOf(options_.timeout);
+  const timeval timeout = TimevalOf(patience_);
   context_.reset(
       redisConnectWithTimeout(options_.address.host.c_str(), options_.address.port, timeout));
   if (context_ == nullptr || context_->err != 0 ||
@@ -376,6 +390,8 @@ absl::StatusOr<RedisStore::Reply> RedisStore::Run(const std::vector<absl::string
   Pieces pieces(arguments);
   Reply reply(static_cast<redisReply*>(
       redisCommandArgv(context_.get(), pieces.count(), pieces.data(), pieces.sizes())));
+  closed_ =
+      reply == nullptr && (context_->err == REDIS_ERR_EOF || errno == ECONNRESET || errno == EPIPE);
   if (reply == nullptr) {
     absl::Status failed = NoAnswer(context_->errstr);
     context_ = nullptr;  // an answer that comes late must not be taken for the next one
@@ -434,7 +450,7 @@ absl::StatusOr<RedisStore::Reply> RedisStore::RunScript(absl::string_view script
                                                         const SessionKey& key,
                                                         const std::vector<std::string>& arguments,
                                                         absl::string_view bytes) {
-  const std::string name = NameOf("liger:", key);
+  const std::string name = NameOf(kSession, key);
   const std::vector<std::string> keys = {name, absl::StrCat(name, ":lease")};
   return RunScript(script, keys, arguments, bytes);
 }
@@ -449,6 +465,10 @@ absl::StatusOr<RedisStore::Reply> RedisStore::RunScript(absl::string_view script
   command.insert(command.end(), keys.begin(), keys.end());
   for (const std::string& argument : arguments) command.emplace_back(argument);
   if (!bytes.empty()) command.push_back(bytes);
+  absl::StatusOr<Reply> reply = Run(command);
+  // One that was closed since its last use, by a Redis that started anew. Scripts may run twice.
+  if (!closed_) return reply;
+  LIGER_RETURN_IF_ERROR(Connect());
   return Run(command);
 }
 

@@ -65,6 +65,9 @@ class RedisStore {
   explicit RedisStore(RedisOptions options);
   ~RedisStore();
 
+  // How long a call waits from now on, at most options.timeout.
+  void SetPatience(std::chrono::milliseconds patience);
+
   struct Held {
     // Of what is stored; 0: nothing. Below 0: it was deleted, as the version of that size.
     int64_t version = 0;
@@ -131,6 +134,8 @@ class RedisStore {
   absl::StatusOr<Reply> KeepSnapshot(const SnapshotKey& key, absl::string_view bytes);
 
   const RedisOptions options_;
+  std::chrono::milliseconds patience_;
+  bool closed_ = false;  // the last call found its connection closed
   std::unique_ptr<redisContext, Free> context_;
   LargeReply large_reply_;
 };
