@@ -39,16 +39,17 @@ double Seconds(SteadyDuration duration) { return std::chrono::duration<double>(d
 // 1, 2.5, 5 times each power of ten, from 100 microseconds to 100 seconds, then up to an hour.
 Histogram::BucketBoundaries LatencyBuckets() {
   Histogram::BucketBoundaries buckets;
-  for (double power = 1e-4; power < 50; power *= 10) {
+  double power = 1e-4;
+  for (int decade = 0; decade < 6; ++decade, power *= 10) {
     for (const double factor : {1.0, 2.5, 5.0}) buckets.push_back(factor * power);
   }
   for (const double seconds : {100, 300, 600, 1800, 3600}) buckets.push_back(seconds);
   return buckets;
 }
 
-Histogram::BucketBoundaries CountBuckets(double last) {
+Histogram::BucketBoundaries CountBuckets(int last) {
   Histogram::BucketBoundaries buckets;
-  for (double bound = 1; bound <= last; bound *= 2) buckets.push_back(bound);
+  for (int64_t bound = 1; bound <= last; bound *= 2) buckets.push_back(static_cast<double>(bound));
   return buckets;
 }
 

@@ -52,8 +52,9 @@ absl::StatusOr<SessionTable::Turn> SharedSessions::Begin(const SessionKey& key, 
   LIGER_ASSIGN_OR_RETURN(SessionTable::Turn turn, table_.BeginTurn(key, SessionNow()));
   Known& known = known_[key];
   // What was pushed out here before the store had it.
-  if (turn.content() == nullptr && known.unsaved != nullptr)
+  if (turn.content() == nullptr && known.unsaved != nullptr) {
     turn.Replace(known.unsaved, SessionNow());
+  }
   const bool here = turn.content() != nullptr;
   if (!here) known.version = 0;
   absl::StatusOr<RedisStore::Held> held =
@@ -115,12 +116,12 @@ absl::Status SharedSessions::Fetch(const SessionKey& key) {
 }
 
 absl::Status SharedSessions::Delete(const SessionKey& key) {
-  const absl::Status fetched = Fetch(key);
+  absl::Status fetched = Fetch(key);
   // One that cannot be read can be deleted all the same.
   const bool unreadable = absl::IsDataLoss(fetched) || absl::IsPermissionDenied(fetched) ||
                           absl::IsFailedPrecondition(fetched);
   if (!fetched.ok() && !unreadable) return fetched;
-  const absl::Status found = table_.Get(key, SessionNow()).status();
+  absl::Status found = table_.Get(key, SessionNow()).status();
   if (!found.ok() && !unreadable) return found;
   // Not while a turn here goes on from it.
   if (found.ok()) LIGER_RETURN_IF_ERROR(table_.BeginTurn(key, SessionNow()).status());
@@ -139,7 +140,7 @@ absl::Status SharedSessions::Delete(const SessionKey& key) {
 absl::Status SharedSessions::SaveStream(const SessionKey& key, absl::string_view bytes) {
   // A drain must not wait for each of them.
   if (away_) return absl::UnavailableError("the state store does not answer");
-  const absl::Status status = store_.SaveStream(key, bytes);
+  absl::Status status = store_.SaveStream(key, bytes);
   if (status.ok()) {
     ++streams_moved_;
   } else {
@@ -217,7 +218,7 @@ absl::Status SharedSessions::ForgetDeleted() {
   for (const SessionKey& key : deleted) {
     // Unless it was made anew since, or is being.
     if (!table_.Get(key, SessionNow()).ok()) continue;
-    const absl::Status fetched = Fetch(key);
+    absl::Status fetched = Fetch(key);
     if (absl::IsUnavailable(fetched) || away_) return fetched;
   }
   deleted_since_ = since;

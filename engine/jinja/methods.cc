@@ -117,8 +117,9 @@ absl::StatusOr<Value> CallMethod(const Value& object, absl::string_view name,
     return absl::InvalidArgumentError(absl::StrCat("'", name, "' would change a ",
                                                    object.TypeName(), ", which templates may not"));
   }
-  if (const Dict* dict = object.AsDict())
+  if (const Dict* dict = object.AsDict()) {
     return CallDictMethod(*dict, name, arguments, environment);
+  }
   return CallListMethod(*object.AsList(), name, arguments, environment);
 }
 
