@@ -58,10 +58,15 @@ absl::StatusOr<SessionKey> SessionsService::KeyOf(const grpc::CallbackServerCont
 grpc::ServerUnaryReactor* SessionsService::Answer(grpc::CallbackServerContext* context,
                                                   absl::string_view method,
                                                   const absl::Status& status) {
-  metrics_.OnCall(method, status.code());
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  reactor->Finish(ToGrpcStatus(status));
+  End(reactor, method, status);
   return reactor;
+}
+
+void SessionsService::End(grpc::ServerUnaryReactor* reactor, absl::string_view method,
+                          const absl::Status& status) {
+  metrics_.OnCall(method, status.code());
+  reactor->Finish(ToGrpcStatus(status));
 }
 
 void SessionsService::WithSession(const grpc::CallbackServerContext& context,
@@ -83,9 +88,7 @@ grpc::ServerUnaryReactor* SessionsService::AnswerFetched(
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   WithSession(*context, tenant, session_id,
               [this, reactor, method, work = std::move(work)](const auto& key) {
-                const absl::Status status = key.ok() ? work(*key) : key.status();
-                metrics_.OnCall(method, status.code());
-                reactor->Finish(ToGrpcStatus(status));
+                End(reactor, method, key.ok() ? work(*key) : key.status());
               });
   return reactor;
 }
@@ -147,11 +150,9 @@ grpc::ServerUnaryReactor* SessionsService::Delete(grpc::CallbackServerContext* c
   if (!key.ok()) return Answer(context, kMethod, key.status());
   if (shared_ == nullptr) return Answer(context, kMethod, table_.Delete(*key, SessionNow()));
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  shared_->Post([this, reactor, key = *key, kMethod] {
-    const absl::Status status = shared_->Delete(key);
-    metrics_.OnCall(kMethod, status.code());
-    reactor->Finish(ToGrpcStatus(status));
-  });
+  // Fetches by itself, what cannot be read too.
+  shared_->Post(
+      [this, reactor, key = *key, kMethod] { End(reactor, kMethod, shared_->Delete(key)); });
   return reactor;
 }
 

@@ -60,7 +60,8 @@ class SessionsService final : public v1::Sessions::CallbackService {
 
   grpc::ServerUnaryReactor* Answer(grpc::CallbackServerContext* context, absl::string_view method,
                                    const absl::Status& status);
-  // The same with what `work` returns, once the session is here that may be in the store alone.
+  void End(grpc::ServerUnaryReactor* reactor, absl::string_view method, const absl::Status& status);
+  // Answers with what `work` returns, once the session is here that may be in the store alone.
   grpc::ServerUnaryReactor* AnswerFetched(grpc::CallbackServerContext* context,
                                           absl::string_view method, const std::string& tenant,
                                           const std::string& session_id,

@@ -195,6 +195,14 @@ def test_a_deleted_name_can_be_used_again(tiny_flags, redis, alone):
         assert sum(sample(server, "liger_state_store_conflicts_total") for server in (one, two)) == 0
 
 
+def endless_turn(client, session):
+    """A turn's stream, which has begun."""
+    stream = client.generation.Generate(request(ids=[1], session_id=session,
+                                                stopping={"max_tokens": ENDLESS_TOKENS}))
+    next(stream)
+    return stream
+
+
 def test_a_turn_broken_off_leaves_the_newest(tiny_flags, redis, alone):
     with replica(tiny_flags, redis) as one, replica(tiny_flags, redis) as two:
         first, second = Client(one.address), Client(two.address)
@@ -203,9 +211,7 @@ def test_a_turn_broken_off_leaves_the_newest(tiny_flags, redis, alone):
         eventually(lambda: attempt(talk, second))
         stored(two, 1)
         # The first loads what the second made of the session, for a turn that comes to nothing.
-        stream = first.generation.Generate(request(ids=[1], session_id="s",
-                                                   stopping={"max_tokens": ENDLESS_TOKENS}))
-        next(stream)
+        stream = endless_turn(first, "s")
         stream.cancel()
         eventually(lambda: attempt(talk, first))
 
@@ -225,9 +231,7 @@ def test_two_servers_never_advance_one_session(tiny_flags, redis, alone):
         talk = Talk(alone, "s")
         talk.turn(first)
         stored(one, 1)
-        stream = first.generation.Generate(request(ids=[1], session_id="s",
-                                                   stopping={"max_tokens": ENDLESS_TOKENS}))
-        next(stream)
+        stream = endless_turn(first, "s")
         assert refusal(lambda: generate(second, ids=[2], session_id="s")).code() == CODE.ABORTED
         stream.cancel()
         eventually(lambda: attempt(talk, second))
@@ -240,9 +244,7 @@ def test_a_replica_is_killed(tiny_flags, redis, alone):
         talk.turn(first)
         torn.turn(first)
         stored(one, 2)
-        stream = first.generation.Generate(request(ids=[1], session_id="torn",
-                                                   stopping={"max_tokens": ENDLESS_TOKENS}))
-        next(stream)
+        stream = endless_turn(first, "torn")
         one.process.kill()
         eventually(lambda: attempt(talk, second))
         # The turn that was torn off counts for nothing, once the dead one's lease is over.
@@ -323,9 +325,7 @@ def test_a_session_is_not_deleted_under_a_turn(tiny_flags, redis, alone):
         talk = Talk(alone, "s")
         talk.turn(first)
         stored(one, 1)
-        stream = first.generation.Generate(request(ids=[1], session_id="s",
-                                                   stopping={"max_tokens": ENDLESS_TOKENS}))
-        next(stream)
+        stream = endless_turn(first, "s")
         delete = sessions.DeleteSessionRequest(session_id="s")
         for client in (first, second):
             assert refusal(lambda: client.sessions.Delete(delete)).code() == CODE.ABORTED
