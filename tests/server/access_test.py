@@ -169,6 +169,15 @@ def exhausted(call) -> grpc.RpcError:
     return error.value
 
 
+def is_admitted(call) -> bool:
+    try:
+        call()
+    except grpc.RpcError as error:
+        assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        return False
+    return True
+
+
 def test_concurrent_outputs_of_a_tenant(server):
     b = client_of(server, "key-of-b")
     streams = [b.generation.Generate(request(**ENDLESS)) for _ in range(2)]
@@ -180,8 +189,8 @@ def test_concurrent_outputs_of_a_tenant(server):
     generate(client_of(server, "key-of-a"), **ANSWER)  # others have their own
     for stream in streams:
         stream.cancel()
-    eventually(lambda: client_of(server, "key-of-a").loads().slots_used == 0)
-    generate(b, **ANSWER)
+    # No gauge tells: a slot is free with the engine's step, the account with the call's end.
+    eventually(lambda: is_admitted(lambda: generate(b, **ANSWER)))
     exhausted(lambda: generate(b, ids=[1], sampling={"n": 3}, stopping={"max_tokens": 1}))
 
 
