@@ -248,8 +248,10 @@ class AttentionBench {
                .window = 64,
                .row_type = row_type} {
     const size_t slot_bytes = shape_.recurrence_floats() * sizeof(float) + shape_.row_bytes();
-    states_.assign(kLayers * sequences * slot_bytes / sizeof(float), 0.01f);
-    scratch_.resize(TheMachine().pool->parts() * AttentionScratchBytes(shape_));
+    // As the engine allocates them: large pages, whole cache lines.
+    states_ = *AlignedBuffer::Allocate(kLayers * sequences * slot_bytes);
+    std::fill_n(reinterpret_cast<float*>(states_.data()), states_.size() / sizeof(float), 0.01f);
+    scratch_ = *AlignedBuffer::Allocate(TheMachine().pool->parts() * AttentionScratchBytes(shape_));
     const int rows = sequences * tokens;
     std::mt19937 random(1);
     std::normal_distribution<float> normal;
@@ -264,6 +266,8 @@ class AttentionBench {
                .qkv = qkv_.data(),
                .rope_cos = rope_.data(),
                .rope_sin = rope_.data(),
+               .key_cos = rope_.data(),
+               .key_sin = rope_.data(),
                .out = out_.data(),
                .spans = spans_.data(),
                .num_spans = sequences,
@@ -279,8 +283,7 @@ class AttentionBench {
       span.folded = std::max<int64_t>(0, FoldBefore(position));
       span.committed = position + span.num_rows;
     }
-    auto* layer = reinterpret_cast<std::byte*>(states_.data()) +
-                  step % kLayers * spans_.size() * params_.state.slot_stride;
+    auto* layer = states_.data() + step % kLayers * spans_.size() * params_.state.slot_stride;
     params_.state.recurrence = layer;
     params_.state.rows = layer + shape_.recurrence_floats() * sizeof(float);
     TheMachine().pool->Run(
@@ -292,8 +295,8 @@ class AttentionBench {
 
  private:
   const AttentionShape shape_;
-  std::vector<float> states_, qkv_, rope_, out_;
-  std::vector<std::byte> scratch_;
+  AlignedBuffer states_, scratch_;
+  std::vector<float> qkv_, rope_, out_;
   std::vector<SequenceSpan> spans_;
   AttentionParams params_;
 };

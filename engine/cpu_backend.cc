@@ -99,6 +99,10 @@ absl::StatusOr<int> CpuBackend::AllocateStates(const ModelConfig& config, int ma
   }
 
   rope_ = MakeRopeTable(config, layout_.shape.rope_offsets());
+  key_rope_.cos.resize(size_t(config.head_dim) / 2 * cpu::WindowColumns(layout_.shape));
+  key_rope_.sin.resize(key_rope_.cos.size());
+  cpu::FillKeyRope(layout_.shape, rope_.cos.data(), rope_.sin.data(), key_rope_.cos.data(),
+                   key_rope_.sin.data());
   samplers_.assign(pool_.parts(), Sampler(config.vocab_size));
   bound_.resize(max_slots);
   return max_slots;
@@ -263,6 +267,8 @@ void CpuBackend::Attention(int layer, const AttentionWeights& weights, Activatio
       .norm_eps = rms_norm_eps_,
       .rope_cos = rope_.cos.data(),
       .rope_sin = rope_.sin.data(),
+      .key_cos = key_rope_.cos.data(),
+      .key_sin = key_rope_.sin.data(),
       .out = Data(out),
       .spans = plan_->spans.data(),
       .num_spans = static_cast<int>(plan_->spans.size()),

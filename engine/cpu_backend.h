@@ -100,6 +100,7 @@ class CpuBackend : public Backend {
   AlignedBuffer states_;
   AlignedBuffer attention_scratch_;
   RopeTable rope_;
+  RopeTable key_rope_;  // as the kernels turn keys by
 
   std::vector<Sampler> samplers_;                     // one for each part
   std::vector<std::unique_ptr<SamplerState>> bound_;  // one for each slot

@@ -6,6 +6,7 @@
 #include "kernels/cpu/attention_scratch.h"
 #include "kernels/cpu/gated_block.h"
 #include "kernels/cpu/kernels.h"
+#include "kernels/cpu/ring_rows.h"
 #include "kernels/cpu/row_ops.h"
 #include "kernels/cpu/simd.h"
 #include "kernels/cpu/simd_math.h"
@@ -35,14 +36,18 @@ class HeadAttention {
     stored_recurrence_ =
         reinterpret_cast<float*>(params.state.recurrence + slot) + kv_head * matrices;
     recurrence_ = stored_recurrence_;
-    ring_ = reinterpret_cast<Row*>(params.state.rows + slot) +
-            size_t{2} * kv_head * params.shape.ring_rows() * dim_;
+    const int rows = params.shape.ring_rows();
+    ring_.keys =
+        reinterpret_cast<Row*>(params.state.rows + slot) + size_t{2} * kv_head * rows * dim_;
+    ring_.values = ring_.keys + rows * dim_;
+    ring_.rows = rows;
+    ring_.dim = dim_;
   }
 
   StatePrefetch Prefetch() const {
     const size_t matrices = size_t(p_.shape.matrices_per_head()) * dim_ * dim_;
-    return {stored_recurrence_, matrices * sizeof(float), ring_,
-            size_t{2} * p_.shape.ring_rows() * dim_ * sizeof(Row)};
+    return {stored_recurrence_, matrices * sizeof(float), ring_.keys,
+            size_t{2} * ring_.rows * dim_ * sizeof(Row)};
   }
 
   // Fetches the state of the head after this one on the way.
@@ -61,11 +66,6 @@ class HeadAttention {
   }
 
  private:
-  Row* RingRow(int64_t token, int which) const {
-    const int64_t ring_rows = p_.shape.ring_rows();
-    return ring_ + (which * ring_rows + (token - 1) % ring_rows) * dim_;
-  }
-
   // The projection of a token at head `head` of [q heads | k heads | v heads], bias added.
   void LoadProjection(int64_t token, int head, float* out) const {
     const int64_t row = span_.first_row + (token - 1 - span_.position);
@@ -79,25 +79,23 @@ class HeadAttention {
 
   // Writes a token's raw key and value to the ring.
   void StoreRow(int64_t token) {
-    for (int which = 0; which < 2; ++which) {
-      float* x = s_.key_row;
-      LoadProjection(token, p_.shape.num_heads + which * p_.shape.num_kv_heads + kv_head_, x);
-      if (which == 0 && p_.k_norm != nullptr) RmsNorm(x, p_.k_norm, dim_, p_.norm_eps, x);
-      StoreRowOf(x, RingRow(token, which));
-    }
+    const RingPlace place = ring_.PlaceOf(token);
+    float* const x = s_.projection;
+    LoadProjection(token, p_.shape.num_heads + kv_head_, x);
+    if (p_.k_norm != nullptr) RmsNorm(x, p_.k_norm, dim_, p_.norm_eps, x);
+    StoreRowOf(x, ring_.Key(place));
+    LoadProjection(token, p_.shape.num_heads + p_.shape.num_kv_heads + kv_head_, x);
+    StoreRowOf(x, ring_.Value(place));
   }
-  void StoreRowOf(const float* x, float* row) {
-    for (int d = 0; d < dim_; ++d) row[d] = x[d];
-  }
-  void StoreRowOf(const float* x, uint16_t* row) {
-    for (int d = 0; d < dim_; ++d) row[d] = ToBf16(x[d]);
+  void StoreRowOf(const float* x, Row* row) {
+    for (int d = 0; d < dim_; d += 16) Store(row + d, Load(x + d));
   }
 
   // Appends rows to the block until it holds those up to `token`.
   void AppendUntil(int64_t token) {
     while (block_.fold_point() + block_.size() < token) {
-      const int64_t row = block_.fold_point() + block_.size() + 1;
-      block_.Append(RingRow(row, 0), RingRow(row, 1));
+      const RingPlace place = ring_.PlaceOf(block_.fold_point() + block_.size() + 1);
+      block_.Append(ring_.Key(place), ring_.Value(place));
       next_->Some();
     }
   }
@@ -121,10 +119,7 @@ class HeadAttention {
     block_.Start(fold_point);
     AppendUntil(first - 1);
     ReadRecurrence(first, tokens);
-    window_.Start(fold_point, first, last, [&](int64_t token, int which) {
-      if (which == 0) next_->Some();
-      return RingRow(token, which);
-    });
+    window_.Start(fold_point, first, last, ring_, next_);
     window_.Attend(first, tokens, heads_, s_.queries);
     for (int r = 0; r < tokens * heads_; ++r) {
       const int64_t row = span_.first_row + (first - 1 - span_.position) + r / heads_;
@@ -160,10 +155,10 @@ class HeadAttention {
         }
       }
       // row_weights = (q'_t exp(B_t - B_j)) . k'_j, then recurrence_read = q'_t exp(B_t)
-      WeighRows(s_.recurrence_read + token * heads_ * dim_, s_.features_by_channel, heads_,
-                s_.row_weights + token * heads_ * kFoldBlock);
       for (int h = 0; h < heads_; ++h) {
-        float* read = s_.recurrence_read + (token * heads_ + h) * dim_;
+        const int r = token * heads_ + h;
+        float* read = s_.recurrence_read + r * dim_;
+        WeighRows(read, s_.features, block_.size(), dim_, s_.row_weights + r * kFoldBlock);
         for (int d = 0; d < dim_; d += 16) {
           Store(read + d, Mul(Load(read + d), Load(block_.decay() + d)));
         }
@@ -196,23 +191,10 @@ class HeadAttention {
             .cols = dim_});
   }
 
-  // weights[r][j] = x[r] . by_channel[.][j].
-  void WeighRows(const float* x, const float* by_channel, int rows, float* weights) const {
-    Matmul({.x = x,
-            .x_stride = dim_,
-            .rows = rows,
-            .b = by_channel,
-            .b_stride = kFoldBlock,
-            .depth = dim_,
-            .y = weights,
-            .y_stride = kFoldBlock,
-            .cols = kFoldBlock});
-  }
-
   // slots = q_t K~ of query row r on entry, p_t = softmax(o_t) on return.
   void SlotSoftmax(int r, float* slots) const {
     float* weights = s_.row_weights + r * kFoldBlock;
-    WeighRows(s_.queries + r * dim_, s_.keys_by_channel, 1, weights);
+    WeighRows(s_.queries + r * dim_, s_.keys, block_.size(), dim_, weights);
     for (int m = 0; m < dim_; m += 16) {
       Vec16 o = Mul(Load(block_.decay() + m), Load(slots + m));
       for (int j = 0; j < block_.size(); ++j) {
@@ -233,7 +215,7 @@ class HeadAttention {
   WindowAttention window_;
   float* stored_recurrence_;
   const float* recurrence_;  // at the fold that the next block reads
-  Row* ring_;
+  RingRows<Row> ring_;
   StatePrefetch* next_ = nullptr;
 };
 

@@ -13,22 +13,19 @@ namespace liger::cpu {
 // key/value head) the query rows of a block, C the columns of the window (window_columns).
 struct AttentionScratch {
   // The block of rows since the last fold (gated_block.h)
-  float* features_by_channel;  // [D][J]
-  float* keys_by_channel;      // [D][J], gsa
-  float* features;             // [J][D], gsa
-  float* values;               // [J][D]
-  float* log_decay;            // [D]
-  float* decay;                // [D]
-  float* gate;                 // [D]
-  float* key_row;              // [D]
-  float* recurrence;           // [1 or 2][D][D]: folded here while not yet committed
+  float* features;    // [J][D]
+  float* keys;        // [J][D], gsa
+  float* values;      // [J][D]
+  float* log_decay;   // [D]
+  float* decay;       // [D]
+  float* recurrence;  // [1 or 2][D][D]: folded here while not yet committed
   // The window (window_attention.h)
   float* window_keys;    // [D][C]
   float* window_values;  // [C][D]
-  float* rotated;        // [16][D]
   float* scores;         // [R][C]
   float* score_scale;    // [R]
   // Queries and results of the block's tokens (attention.h)
+  float* projection;       // [D]
   float* queries;          // [R][D]
   float* recurrence_read;  // [R][D]
   float* row_weights;      // [R][J]
@@ -38,9 +35,6 @@ struct AttentionScratch {
 
   AttentionScratch(const AttentionShape& shape, std::byte* base);
 };
-
-// Keys that the tokens of one block see together, rounded up to a multiple of 16.
-int WindowColumns(const AttentionShape& shape);
 
 }  // namespace liger::cpu
 

@@ -12,6 +12,7 @@
 #include "kernels/cpu/kernels.h"
 #include "kernels/cpu/simd.h"
 #include "kernels/cpu/simd_math.h"
+#include "kernels/cpu/small_matmul.h"
 
 namespace liger::cpu::LIGER_ISA {
 
@@ -30,46 +31,32 @@ class GatedBlock {
   void Start(int64_t fold_point) {
     fold_point_ = fold_point;
     size_ = 0;
-    for (int i = 0; i < dim_ * kFoldBlock; i += 16) Store(s_.features_by_channel + i, Zero());
     for (int d = 0; d < dim_; d += 16) Store(s_.log_decay + d, Zero());
   }
 
   template <typename Row>
   void Append(const Row* key, const Row* value) {
     const int j = size_++;
+    float* const feature = s_.features + j * dim_;
     for (int d = 0; d < dim_; d += 16) {
-      Store(s_.key_row + d, Load(key + d));
+      const Vec16 k = Load(key + d);
+      const Vec16 g = Mul(LogSigmoid(k), Set1(normalizer_));
+      const Vec16 decay = Exp(g);
+      Store(s_.log_decay + d, Add(Load(s_.log_decay + d), g));
+      for (float* before = s_.features + d; before < feature; before += dim_) {
+        Store(before, Mul(Load(before), decay));
+      }
+      if (gate_ == GateKind::kGla) {
+        Store(feature + d, k);
+      } else if (gate_ == GateKind::kHgrn2) {
+        Store(feature + d, OneMinusSigmoid(k));
+      } else {
+        Store(feature + d, OneMinusExp(g));
+        Store(s_.keys + j * dim_ + d, k);
+      }
       Store(s_.values + j * dim_ + d, Load(value + d));
     }
-    for (int d = 0; d < dim_; d += 16) {
-      const Vec16 g = Mul(LogSigmoid(Load(s_.key_row + d)), Set1(normalizer_));
-      const Vec16 decay = Exp(g);
-      Store(s_.gate + d, decay);
-      Store(s_.log_decay + d, Add(Load(s_.log_decay + d), g));
-      if (gate_ == GateKind::kGsa) {
-        for (int i = 0; i < j; ++i) {
-          float* feature = s_.features + i * dim_ + d;
-          Store(feature, Mul(Load(feature), decay));
-        }
-        Store(s_.features + j * dim_ + d, OneMinusExp(g));
-      }
-    }
-    const float* feature = s_.key_row;
-    if (gate_ == GateKind::kGla) {
-      Softmax(s_.key_row, dim_, s_.key_row);
-    } else if (gate_ == GateKind::kHgrn2) {
-      for (int d = 0; d < dim_; d += 16) {
-        Store(s_.key_row + d, OneMinusSigmoid(Load(s_.key_row + d)));
-      }
-    } else {
-      for (int d = 0; d < dim_; ++d) s_.keys_by_channel[d * kFoldBlock + j] = s_.key_row[d];
-      feature = s_.features + j * dim_;
-    }
-    for (int d = 0; d < dim_; ++d) {
-      float* channel = s_.features_by_channel + d * kFoldBlock;
-      Store(channel, Mul(Load(channel), Set1(s_.gate[d])));
-      channel[j] = feature[d];
-    }
+    if (gate_ == GateKind::kGla) Softmax(feature, dim_, feature);
   }
 
   // Makes decay() that of the rows appended so far: exp(B_t).
@@ -83,31 +70,37 @@ class GatedBlock {
     ComputeDecay();
     if (gate_ == GateKind::kGsa) {
       for (int d = 0; d < dim_; ++d) {
-        FoldRow(
-            s_.keys_by_channel + d * kFoldBlock, s_.features, from + d * dim_,
-            [&](int m) { return Load(s_.decay + m); }, to + d * dim_);
+        for (int m = 0; m < dim_; m += 16) {
+          Store(to + d * dim_ + m, Mul(Load(from + d * dim_ + m), Load(s_.decay + m)));
+        }
       }
+      AddOuterProducts(s_.keys, s_.features, to);
       from += dim_ * dim_;
       to += dim_ * dim_;
     }
     for (int d = 0; d < dim_; ++d) {
-      FoldRow(
-          s_.features_by_channel + d * kFoldBlock, s_.values, from + d * dim_,
-          [&](int) { return Set1(s_.decay[d]); }, to + d * dim_);
+      const Vec16 decay = Set1(s_.decay[d]);
+      for (int e = 0; e < dim_; e += 16) {
+        Store(to + d * dim_ + e, Mul(Load(from + d * dim_ + e), decay));
+      }
     }
+    AddOuterProducts(s_.features, s_.values, to);
   }
 
  private:
-  // to = from * decay + sum over j of weight[j] rows[j].
-  template <typename Decay>
-  void FoldRow(const float* weight, const float* rows, const float* from, Decay decay, float* to) {
-    for (int e = 0; e < dim_; e += 16) {
-      Vec16 sum = Mul(Load(from + e), decay(e));
-      for (int j = 0; j < kFoldBlock; ++j) {
-        sum = Fma(Set1(weight[j]), Load(rows + j * dim_ + e), sum);
-      }
-      Store(to + e, sum);
-    }
+  // matrix [D][D] += sum over the block's rows j of a[j]^T b[j].
+  void AddOuterProducts(const float* a, const float* b, float* matrix) const {
+    Matmul({.x = a,
+            .x_stride = 1,
+            .x_step = dim_,
+            .rows = dim_,
+            .b = b,
+            .b_stride = dim_,
+            .depth = kFoldBlock,
+            .y = matrix,
+            .y_stride = dim_,
+            .cols = dim_,
+            .accumulate = true});
   }
 
   const AttentionScratch& s_;

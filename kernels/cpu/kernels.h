@@ -171,6 +171,8 @@ struct AttentionParams {
   // cos and sin of offset * inverse frequency: [shape.rope_offsets()][D / 2] each, offset 0 first
   const float* rope_cos = nullptr;
   const float* rope_sin = nullptr;
+  const float* key_cos = nullptr;  // the same as FillKeyRope has them
+  const float* key_sin = nullptr;
   float* out = nullptr;  // [rows, Hq * D]
   const SequenceSpan* spans = nullptr;
   int num_spans = 0;
@@ -178,6 +180,14 @@ struct AttentionParams {
   std::byte* scratch = nullptr;  // parts * AttentionScratchBytes(shape)
 };
 size_t AttentionScratchBytes(const AttentionShape& shape);
+
+// Keys that the tokens of one block see together, rounded up to a multiple of 16. Column c is the
+// key of token F + 2 - window + c, F being the block's fold point.
+int WindowColumns(const AttentionShape& shape);
+// What the keys of the columns are turned by: [D / 2][WindowColumns] each, out of rope_cos and
+// rope_sin of AttentionParams.
+void FillKeyRope(const AttentionShape& shape, const float* rope_cos, const float* rope_sin,
+                 float* key_cos, float* key_sin);
 
 struct KernelTable {
   // The outputs of panels first_panel <= i < last_panel.

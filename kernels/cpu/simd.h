@@ -54,12 +54,15 @@ inline uint16_t ToBf16(float x) {
 }
 
 // Each instruction set defines, beside its Vec16:
-//   Set1, Load (of float or bf16), Store, Add, Sub, Mul, Div
+//   Set1, Load (of float or bf16), Store (bf16: rounded to nearest even, NaN stays NaN), Add, Sub,
+//   Mul, Div
 //   Max(a, b) = a > b ? a : b and Min(a, b) = a < b ? a : b: of a NaN and b, b
 //   Fma(a, b, c) = a b + c and NegFma(a, b, c) = c - a b, rounded once
 //   ZeroBelow(a, x, bound) = x < bound ? 0 : a
 //   Pow2(m) = 2^n for m = n + kRoundMagic, n an integer of [-126, 127]
-//   ReduceAdd, ReduceMax, Transpose16 (of 16 x 16 floats, strides in floats), Prefetch
+//   ReduceAdd, ReduceMax, Prefetch
+//   ReduceAddEach: lane i is ReduceAdd of the i-th of sixteen
+//   TransposeRows: dst[d * dst_stride + i] = rows[i][first + d] for d, i < 16, of float or bf16
 // and for quantized weights:
 //   Lanes, one register of kLanes floats (AVX2: 8, else 16 as Vec16), with SetLanes, LoadLanes,
 //   StoreLanes, Mul, Fma, and LoadHalf of float16

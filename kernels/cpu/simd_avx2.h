@@ -17,6 +17,22 @@ inline void Store(float* p, Vec16 a) {
   _mm256_storeu_ps(p, a.lo);
   _mm256_storeu_ps(p + 8, a.hi);
 }
+inline void Store(uint16_t* p, Vec16 a) {
+  const auto high = [](__m256 x) {
+    const __m256i bits = _mm256_castps_si256(x);
+    const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    const __m256i rounded =
+        _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
+    const __m256i quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x400000));
+    const __m256 nan = _mm256_cmp_ps(x, x, _CMP_UNORD_Q);
+    const __m256 either =
+        _mm256_blendv_ps(_mm256_castsi256_ps(rounded), _mm256_castsi256_ps(quiet), nan);
+    return _mm256_srli_epi32(_mm256_castps_si256(either), 16);
+  };
+  // Packing works in halves of a register: the last step puts the pieces in order.
+  const __m256i packed = _mm256_packus_epi32(high(a.lo), high(a.hi));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_permute4x64_epi64(packed, 0xd8));
+}
 inline Vec16 Add(Vec16 a, Vec16 b) {
   return {_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)};
 }
@@ -65,29 +81,68 @@ inline float ReduceMax(Vec16 a) {
   const __m128 s2 = _mm_max_ps(s4, _mm_movehl_ps(s4, s4));
   return _mm_cvtss_f32(_mm_max_ss(s2, _mm_movehdup_ps(s2)));
 }
-inline void Transpose8(const float* src, int64_t src_stride, float* dst, int64_t dst_stride) {
-  __m256 r[8];
+inline __m256 ReduceAddEach8(const Vec16* v) {
+  __m256 s[8];
+  for (int i = 0; i < 8; ++i) s[i] = _mm256_add_ps(v[i].lo, v[i].hi);
+  // Each step adds halves of what is left and puts two results into one register.
+  for (int k = 0; k < 4; ++k) {
+    s[k] = _mm256_add_ps(_mm256_permute2f128_ps(s[k], s[4 + k], 0x20),
+                         _mm256_permute2f128_ps(s[k], s[4 + k], 0x31));
+  }
+  for (int k = 0; k < 2; ++k) {
+    const __m256d a = _mm256_castps_pd(s[2 * k]);
+    const __m256d b = _mm256_castps_pd(s[2 * k + 1]);
+    s[k] = _mm256_add_ps(_mm256_castpd_ps(_mm256_unpacklo_pd(a, b)),
+                         _mm256_castpd_ps(_mm256_unpackhi_pd(a, b)));
+  }
+  return _mm256_add_ps(_mm256_shuffle_ps(s[0], s[1], 0x88), _mm256_shuffle_ps(s[0], s[1], 0xdd));
+}
+inline Vec16 ReduceAddEach(const Vec16 (&v)[16]) {
+  return {ReduceAddEach8(v), ReduceAddEach8(v + 8)};
+}
+// r[c] = column c of the eight rows r.
+inline void Transpose8(__m256* r) {
   __m256 t[8];
-  for (int i = 0; i < 8; ++i) r[i] = _mm256_loadu_ps(src + i * src_stride);
   for (int i = 0; i < 8; i += 2) {
     t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
     t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
   }
+  __m256 u[8];
   for (int i = 0; i < 8; i += 4) {
-    r[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
-    r[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xee);
-    r[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
-    r[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xee);
+    u[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
+    u[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xee);
+    u[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
+    u[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xee);
   }
   for (int c = 0; c < 4; ++c) {
-    _mm256_storeu_ps(dst + c * dst_stride, _mm256_permute2f128_ps(r[c], r[4 + c], 0x20));
-    _mm256_storeu_ps(dst + (4 + c) * dst_stride, _mm256_permute2f128_ps(r[c], r[4 + c], 0x31));
+    r[c] = _mm256_permute2f128_ps(u[c], u[4 + c], 0x20);
+    r[4 + c] = _mm256_permute2f128_ps(u[c], u[4 + c], 0x31);
   }
 }
-inline void Transpose16(const float* src, int64_t src_stride, float* dst, int64_t dst_stride) {
+inline void TransposeRows(const float* const* rows, int first, float* dst, int64_t dst_stride) {
+  __m256 r[8];
   for (int i = 0; i < 16; i += 8) {
-    for (int j = 0; j < 16; j += 8) {
-      Transpose8(src + i * src_stride + j, src_stride, dst + j * dst_stride + i, dst_stride);
+    for (int d = 0; d < 16; d += 8) {
+      for (int k = 0; k < 8; ++k) r[k] = _mm256_loadu_ps(rows[i + k] + first + d);
+      Transpose8(r);
+      for (int c = 0; c < 8; ++c) _mm256_storeu_ps(dst + (d + c) * dst_stride + i, r[c]);
+    }
+  }
+}
+// Two neighbours of a row travel as one word.
+inline void TransposeRows(const uint16_t* const* rows, int first, float* dst, int64_t dst_stride) {
+  const __m256i high = _mm256_set1_epi32(-65536);
+  __m256 r[8];
+  for (int i = 0; i < 16; i += 8) {
+    for (int k = 0; k < 8; ++k) {
+      r[k] = _mm256_loadu_ps(reinterpret_cast<const float*>(rows[i + k] + first));
+    }
+    Transpose8(r);
+    for (int c = 0; c < 8; ++c) {
+      const __m256i both = _mm256_castps_si256(r[c]);
+      float* const to = dst + 2 * c * dst_stride + i;
+      _mm256_storeu_ps(to, _mm256_castsi256_ps(_mm256_slli_epi32(both, 16)));
+      _mm256_storeu_ps(to + dst_stride, _mm256_castsi256_ps(_mm256_and_si256(both, high)));
     }
   }
 }

@@ -11,6 +11,15 @@ inline Vec16 Load(const uint16_t* p) {
   return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16))};
 }
 inline void Store(float* p, Vec16 a) { _mm512_storeu_ps(p, a.v); }
+inline void Store(uint16_t* p, Vec16 a) {
+  const __m512i bits = _mm512_castps_si512(a.v);
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  const __m512i rounded = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
+  const __m512i quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x400000));
+  const __mmask16 nan = _mm512_cmp_ps_mask(a.v, a.v, _CMP_UNORD_Q);
+  const __m512i high = _mm512_srli_epi32(_mm512_mask_mov_epi32(rounded, nan, quiet), 16);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(high));
+}
 inline Vec16 Add(Vec16 a, Vec16 b) { return {_mm512_add_ps(a.v, b.v)}; }
 inline Vec16 Sub(Vec16 a, Vec16 b) { return {_mm512_sub_ps(a.v, b.v)}; }
 inline Vec16 Mul(Vec16 a, Vec16 b) { return {_mm512_mul_ps(a.v, b.v)}; }
@@ -38,20 +47,42 @@ inline float ReduceMax(Vec16 a) {
   const __m128 s2 = _mm_max_ps(s4, _mm_movehl_ps(s4, s4));
   return _mm_cvtss_f32(_mm_max_ss(s2, _mm_movehdup_ps(s2)));
 }
-inline void Transpose16(const float* src, int64_t src_stride, float* dst, int64_t dst_stride) {
+inline Vec16 ReduceAddEach(const Vec16 (&v)[16]) {
+  __m512 s[8];
+  // Each step adds halves of what is left and puts two results into one register. Its sums end up
+  // in order if the first takes those with numbers 4 q + k / 2 and 4 q + 4 + k / 2.
+  for (int k = 0; k < 8; ++k) {
+    const int q = k % 2 * 2;
+    const __m512 a = v[4 * q + k / 2].v;
+    const __m512 b = v[4 * q + 4 + k / 2].v;
+    s[k] = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+  }
+  for (int k = 0; k < 4; ++k) {
+    const __m512 a = s[2 * k];
+    const __m512 b = s[2 * k + 1];
+    s[k] = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+  }
+  for (int k = 0; k < 2; ++k) {
+    const __m512d a = _mm512_castps_pd(s[2 * k]);
+    const __m512d b = _mm512_castps_pd(s[2 * k + 1]);
+    s[k] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)),
+                         _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)));
+  }
+  return {_mm512_add_ps(_mm512_shuffle_ps(s[0], s[1], 0x88), _mm512_shuffle_ps(s[0], s[1], 0xdd))};
+}
+// The 4 x 4 squares of 128 bits in the rows r[0 .. 3], each transposed.
+inline void TransposeSquares(__m512* r) {
+  const __m512 t[4] = {_mm512_unpacklo_ps(r[0], r[1]), _mm512_unpackhi_ps(r[0], r[1]),
+                       _mm512_unpacklo_ps(r[2], r[3]), _mm512_unpackhi_ps(r[2], r[3])};
+  r[0] = _mm512_shuffle_ps(t[0], t[2], 0x44);
+  r[1] = _mm512_shuffle_ps(t[0], t[2], 0xee);
+  r[2] = _mm512_shuffle_ps(t[1], t[3], 0x44);
+  r[3] = _mm512_shuffle_ps(t[1], t[3], 0xee);
+}
+inline void TransposeRows(const float* const* rows, int first, float* dst, int64_t dst_stride) {
   __m512 r[16];
-  __m512 t[16];
-  for (int i = 0; i < 16; ++i) r[i] = _mm512_loadu_ps(src + i * src_stride);
-  for (int i = 0; i < 16; i += 2) {
-    t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
-    t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
-  }
-  for (int i = 0; i < 16; i += 4) {
-    r[i] = _mm512_shuffle_ps(t[i], t[i + 2], 0x44);
-    r[i + 1] = _mm512_shuffle_ps(t[i], t[i + 2], 0xee);
-    r[i + 2] = _mm512_shuffle_ps(t[i + 1], t[i + 3], 0x44);
-    r[i + 3] = _mm512_shuffle_ps(t[i + 1], t[i + 3], 0xee);
-  }
+  for (int i = 0; i < 16; ++i) r[i] = _mm512_loadu_ps(rows[i] + first);
+  for (int i = 0; i < 16; i += 4) TransposeSquares(r + i);
   // r[4 g + c] holds, in its 128-bit lane l, column 4 l + c of rows 4 g to 4 g + 3.
   for (int c = 0; c < 4; ++c) {
     const __m512 a = _mm512_shuffle_f32x4(r[c], r[4 + c], 0x88);
@@ -62,6 +93,29 @@ inline void Transpose16(const float* src, int64_t src_stride, float* dst, int64_
     _mm512_storeu_ps(dst + (4 + c) * dst_stride, _mm512_shuffle_f32x4(d, e, 0x88));
     _mm512_storeu_ps(dst + (8 + c) * dst_stride, _mm512_shuffle_f32x4(a, b, 0xdd));
     _mm512_storeu_ps(dst + (12 + c) * dst_stride, _mm512_shuffle_f32x4(d, e, 0xdd));
+  }
+}
+// Two neighbours of a row travel as one word.
+inline void TransposeRows(const uint16_t* const* rows, int first, float* dst, int64_t dst_stride) {
+  const auto load = [&](int i) {
+    return _mm256_loadu_ps(reinterpret_cast<const float*>(rows[i] + first));
+  };
+  __m512 r[8];
+  for (int i = 0; i < 8; ++i) {
+    const int row = i / 4 * 8 + i % 4;
+    r[i] = _mm512_insertf32x8(_mm512_castps256_ps512(load(row)), load(row + 4), 1);
+  }
+  TransposeSquares(r);
+  TransposeSquares(r + 4);
+  const auto store = [&](int pair, __m512 words) {
+    const __m512i both = _mm512_castps_si512(words);
+    float* const to = dst + 2 * pair * dst_stride;
+    _mm512_storeu_si512(to, _mm512_slli_epi32(both, 16));
+    _mm512_storeu_si512(to + dst_stride, _mm512_and_si512(both, _mm512_set1_epi32(-65536)));
+  };
+  for (int c = 0; c < 4; ++c) {
+    store(c, _mm512_shuffle_f32x4(r[c], r[4 + c], 0x88));
+    store(4 + c, _mm512_shuffle_f32x4(r[c], r[4 + c], 0xdd));
   }
 }
 inline void Prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1); }

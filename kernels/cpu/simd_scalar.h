@@ -24,6 +24,9 @@ inline Vec16 Load(const uint16_t* p) {
 inline void Store(float* p, const Vec16& a) {
   for (int i = 0; i < 16; ++i) p[i] = a.lane[i];
 }
+inline void Store(uint16_t* p, const Vec16& a) {
+  for (int i = 0; i < 16; ++i) p[i] = ToBf16(a.lane[i]);
+}
 inline Vec16 Add(const Vec16& a, const Vec16& b) {
   return PerLane([&](int i) { return a.lane[i] + b.lane[i]; });
 }
@@ -73,9 +76,14 @@ inline float ReduceMax(const Vec16& a) {
   }
   return s.lane[0];
 }
-inline void Transpose16(const float* src, int64_t src_stride, float* dst, int64_t dst_stride) {
+inline Vec16 ReduceAddEach(const Vec16 (&v)[16]) {
+  return PerLane([&](int i) { return ReduceAdd(v[i]); });
+}
+template <typename T>
+inline void TransposeRows(const T* const* rows, int first, float* dst, int64_t dst_stride) {
   for (int i = 0; i < 16; ++i) {
-    for (int j = 0; j < 16; ++j) dst[j * dst_stride + i] = src[i * src_stride + j];
+    const Vec16 row = Load(rows[i] + first);
+    for (int d = 0; d < 16; ++d) dst[d * dst_stride + i] = row.lane[d];
   }
 }
 inline void Prefetch(const void*) {}

@@ -10,10 +10,12 @@
 namespace liger::cpu::LIGER_ISA {
 
 // y[r] (+)= x[r] B: y[r, c] = sum over k = 0, 1, ..., depth - 1, in this order, of x[r, k] B[k, c],
-// each step one fused multiply-add, from zero or from what y holds.
+// each step one fused multiply-add, from zero or from what y holds. x[r, k] lies at
+// r * x_stride + k * x_step.
 struct SmallMatmul {
   const float* x = nullptr;
   int64_t x_stride = 0;
+  int64_t x_step = 1;
   int rows = 0;
   const float* b = nullptr;
   int64_t b_stride = 0;
@@ -54,7 +56,7 @@ inline void MatmulTile(const SmallMatmul& p, int row, int col) {
     for (int v = 0; v < kVecs; ++v) bk[v] = Load(b + k * p.b_stride + 16 * v);
     LIGER_UNROLL
     for (int r = 0; r < kRows; ++r) {
-      const Vec16 xr = Set1(x[r * p.x_stride + k]);
+      const Vec16 xr = Set1(x[r * p.x_stride + k * p.x_step]);
       LIGER_UNROLL
       for (int v = 0; v < kVecs; ++v) sum[r][v] = Fma(xr, bk[v], sum[r][v]);
     }
@@ -88,6 +90,20 @@ inline void MatmulColumns(const SmallMatmul& p, int col) {
 }
 
 inline void Matmul(const SmallMatmul& p) { MatmulColumns(p, 0); }
+
+// weights[j] = x . rows[j], vectors of `dim` channels, for j < count; zero up to 16. Each product
+// is summed in 16 lanes, then over these.
+inline void WeighRows(const float* x, const float* rows, int count, int dim, float* weights) {
+  Vec16 sums[16];
+  for (int j = 0; j < 16; ++j) {
+    sums[j] = Zero();
+    if (j >= count) continue;
+    for (int d = 0; d < dim; d += 16) {
+      sums[j] = Fma(Load(x + d), Load(rows + j * dim + d), sums[j]);
+    }
+  }
+  Store(weights, ReduceAddEach(sums));
+}
 
 }  // namespace liger::cpu::LIGER_ISA
 

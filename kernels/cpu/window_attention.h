@@ -9,26 +9,13 @@
 
 #include "kernels/cpu/attention_scratch.h"
 #include "kernels/cpu/kernels.h"
+#include "kernels/cpu/ring_rows.h"
 #include "kernels/cpu/simd.h"
 #include "kernels/cpu/simd_math.h"
 #include "kernels/cpu/small_matmul.h"
+#include "kernels/cpu/state_prefetch.h"
 
 namespace liger::cpu::LIGER_ISA {
-
-// Turns x [D] in place by `offset` positions; the pair of channel d is d + D / 2.
-inline void Rotate(const AttentionParams& p, int64_t offset, float* x) {
-  const int half = p.shape.head_dim / 2;
-  const int64_t row = (offset < 0 ? -offset : offset) * half;
-  const float sign = offset < 0 ? -1.0f : 1.0f;
-  for (int d = 0; d < half; ++d) {
-    const float c = p.rope_cos[row + d];
-    const float s = sign * p.rope_sin[row + d];
-    const float a = x[d];
-    const float b = x[d + half];
-    x[d] = __builtin_fmaf(-b, s, a * c);
-    x[d + half] = __builtin_fmaf(a, s, b * c);
-  }
-}
 
 class WindowAttention {
  public:
@@ -40,33 +27,25 @@ class WindowAttention {
         columns_(WindowColumns(params.shape)) {}
 
   // Takes the keys and values that tokens first .. last, of the block after fold_point, see.
-  // row(token, 0) and row(token, 1) give a token's key and value.
-  template <typename RowOf>
-  void Start(int64_t fold_point, int64_t first, int64_t last, RowOf row) {
+  // Fetches some of `next` with each of them.
+  template <typename Row>
+  void Start(int64_t fold_point, int64_t first, int64_t last, const RingRows<Row>& ring,
+             StatePrefetch* next) {
     first_column_token_ = fold_point + 2 - window_;
     fold_point_ = fold_point;
     begin_ = ColumnsOf(first).begin;
     end_ = ColumnsOf(last).end;
+    CopyValues(ring);
+    RingPlace place = ring.PlaceOf(first_column_token_ + begin_);
     for (int group = begin_ / 16 * 16; group < end_; group += 16) {
+      // A column that no token sees has a neighbour's key: its scores are not used.
+      const Row* keys[16];
       for (int i = 0; i < 16; ++i) {
-        const int column = group + i;
-        float* key = s_.rotated + i * dim_;
-        if (column < begin_ || column >= end_) {
-          for (int d = 0; d < dim_; d += 16) Store(key + d, Zero());
-          continue;
-        }
-        const int64_t token = first_column_token_ + column;
-        const auto* raw_key = row(token, 0);
-        const auto* raw_value = row(token, 1);
-        for (int d = 0; d < dim_; d += 16) {
-          Store(key + d, Load(raw_key + d));
-          Store(s_.window_values + column * dim_ + d, Load(raw_value + d));
-        }
-        Rotate(p_, token - fold_point, key);
+        keys[i] = ring.Key(place);
+        if (group + i >= begin_ && group + i + 1 < end_) place.Advance();
+        next->Some();
       }
-      for (int d = 0; d < dim_; d += 16) {
-        Transpose16(s_.rotated + d, dim_, s_.window_keys + d * columns_ + group, columns_);
-      }
+      TurnKeys(keys, group);
     }
   }
 
@@ -76,9 +55,7 @@ class WindowAttention {
     const int rows = tokens * heads;
     const float scale = 1.0f / __builtin_sqrtf(static_cast<float>(dim_));
     for (int r = 0; r < rows; ++r) {
-      float* q = queries + r * dim_;
-      Rotate(p_, first + r / heads - fold_point_, q);
-      for (int d = 0; d < dim_; ++d) q[d] *= scale;
+      TurnQuery(first + r / heads - fold_point_, scale, queries + r * dim_);
     }
     const int group = begin_ / 16 * 16;
     Matmul({.x = queries,
@@ -109,6 +86,56 @@ class WindowAttention {
   }
 
  private:
+  // Turns x [D] in place by `offset` >= 0 positions and scales it; the pair of channel d is
+  // d + D / 2.
+  void TurnQuery(int64_t offset, float scale, float* x) const {
+    const int half = dim_ / 2;
+    const float* const cos = p_.rope_cos + offset * half;
+    const float* const sin = p_.rope_sin + offset * half;
+    for (int d = 0; d < half; d += 8) {
+      float a[8];
+      float b[8];
+      for (int i = 0; i < 8; ++i) {
+        a[i] = __builtin_fmaf(-x[d + i + half], sin[d + i], x[d + i] * cos[d + i]) * scale;
+        b[i] = __builtin_fmaf(x[d + i], sin[d + i], x[d + i + half] * cos[d + i]) * scale;
+      }
+      for (int i = 0; i < 8; ++i) {
+        x[d + i] = a[i];
+        x[d + i + half] = b[i];
+      }
+    }
+  }
+
+  // The same for sixteen keys, unscaled, to the columns from `group` on.
+  template <typename Row>
+  void TurnKeys(const Row* const* keys, int group) const {
+    const int64_t columns = columns_;
+    float* const turned = s_.window_keys + group;
+    for (int d = 0; d < dim_; d += 16) TransposeRows(keys, d, turned + d * columns, columns);
+    const float* const cosines = p_.key_cos + group;
+    const float* const sines = p_.key_sin + group;
+    const int64_t half = dim_ / 2 * columns;
+    for (int64_t at = 0; at < half; at += columns) {
+      const Vec16 cos = Load(cosines + at);
+      const Vec16 sin = Load(sines + at);
+      const Vec16 a = Load(turned + at);
+      const Vec16 b = Load(turned + at + half);
+      Store(turned + at, NegFma(b, sin, Mul(a, cos)));
+      Store(turned + at + half, Fma(a, sin, Mul(b, cos)));
+    }
+  }
+
+  template <typename Row>
+  void CopyValues(const RingRows<Row>& ring) const {
+    const int dim = dim_;
+    float* to = s_.window_values + begin_ * dim;
+    float* const end = s_.window_values + end_ * dim;
+    for (RingPlace place = ring.PlaceOf(first_column_token_ + begin_); to < end; place.Advance()) {
+      const Row* from = ring.Value(place);
+      for (int d = 0; d < dim; d += 16, to += 16) Store(to, Load(from + d));
+    }
+  }
+
   struct Columns {
     int begin;
     int end;

@@ -35,6 +35,9 @@ class AttentionRig {
         sin_.push_back(static_cast<float>(std::sin(angle)));
       }
     }
+    key_cos_.resize(size_t(half) * WindowColumns(shape));
+    key_sin_.resize(key_cos_.size());
+    FillKeyRope(shape, cos_.data(), sin_.data(), key_cos_.data(), key_sin_.data());
     for (int slot = 0; slot < slots; ++slot) Clear(slot);
   }
 
@@ -77,6 +80,8 @@ class AttentionRig {
     params.norm_eps = static_cast<float>(extras.norm_eps);
     params.rope_cos = cos_.data();
     params.rope_sin = sin_.data();
+    params.key_cos = key_cos_.data();
+    params.key_sin = key_sin_.data();
     params.out = out.data();
     params.spans = spans.data();
     params.num_spans = static_cast<int>(spans.size());
@@ -121,7 +126,7 @@ class AttentionRig {
   const int parts_;
   size_t slot_bytes_ = 0;
   std::vector<std::byte> state_, scratch_;
-  std::vector<float> cos_, sin_;
+  std::vector<float> cos_, sin_, key_cos_, key_sin_;
   std::vector<SequenceSpan> sequences_;
 };
 

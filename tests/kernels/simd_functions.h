@@ -15,8 +15,11 @@ struct SimdFunctions {
   ArrayFunction one_minus_exp;
   ArrayFunction log_sigmoid;
   ArrayFunction one_minus_sigmoid;
-  void (*transpose16)(const float* src, int64_t src_stride, float* dst, int64_t dst_stride);
+  void (*transpose_rows)(const float* const* rows, int first, float* dst, int64_t dst_stride);
+  void (*transpose_bf16_rows)(const uint16_t* const* rows, int first, float* dst,
+                              int64_t dst_stride);
   float (*reduce_add)(const float* x);
+  void (*reduce_add_each)(const float* x, float* out);  // of 16 times 16 floats
   float (*reduce_max)(const float* x);
 };
 

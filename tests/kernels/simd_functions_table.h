@@ -19,8 +19,15 @@ const SimdFunctions kSimdFunctions = {
     .one_minus_exp = OverArray<OneMinusExp>,
     .log_sigmoid = OverArray<LogSigmoid>,
     .one_minus_sigmoid = OverArray<OneMinusSigmoid>,
-    .transpose16 = Transpose16,
+    .transpose_rows = TransposeRows,
+    .transpose_bf16_rows = TransposeRows,
     .reduce_add = [](const float* x) { return ReduceAdd(Load(x)); },
+    .reduce_add_each =
+        [](const float* x, float* out) {
+          Vec16 rows[16];
+          for (int i = 0; i < 16; ++i) rows[i] = Load(x + 16 * i);
+          Store(out, ReduceAddEach(rows));
+        },
     .reduce_max = [](const float* x) { return ReduceMax(Load(x)); }};
 
 }  // namespace liger::cpu::LIGER_ISA

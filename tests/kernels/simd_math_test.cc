@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -145,19 +146,41 @@ TEST(SimdMathTest, EveryInstructionSetGivesTheSameBits) {
 
 TEST(SimdTest, TransposesAndReduces) {
   const auto x = RandomFloats(16 * 20, 9);
-  float sum[16];
-  std::memcpy(sum, x.data(), sizeof(sum));
-  for (int width = 8; width > 0; width /= 2) {
-    for (int i = 0; i < width; ++i) sum[i] += sum[i + width];
+  std::vector<uint16_t> bf16;
+  for (float f : x) bf16.push_back(static_cast<uint16_t>(std::bit_cast<uint32_t>(f) >> 16));
+  // Rows in no order, from an odd place on.
+  std::vector<const float*> rows;
+  std::vector<const uint16_t*> bf16_rows;
+  for (int i = 0; i < 16; ++i) {
+    rows.push_back(&x[i * 5 % 16 * 20]);
+    bf16_rows.push_back(&bf16[i * 5 % 16 * 20]);
   }
+  constexpr int kFirst = 3;
   for (Isa isa : RunnableIsas()) {
-    std::vector<float> out(16 * 18, -1.0f);
-    Functions(isa).transpose16(x.data(), 20, out.data(), 18);
+    std::vector<float> out(16 * 18, -1.0f), bf16_out(16 * 18, -1.0f);
+    Functions(isa).transpose_rows(rows.data(), kFirst, out.data(), 18);
+    Functions(isa).transpose_bf16_rows(bf16_rows.data(), kFirst, bf16_out.data(), 18);
     for (int i = 0; i < 16; ++i) {
-      for (int j = 0; j < 16; ++j) EXPECT_EQ(out[j * 18 + i], x[i * 20 + j]) << IsaName(isa);
+      for (int d = 0; d < 16; ++d) {
+        EXPECT_EQ(out[d * 18 + i], rows[i][kFirst + d]) << IsaName(isa);
+        EXPECT_EQ(std::bit_cast<uint32_t>(bf16_out[d * 18 + i]),
+                  uint32_t{bf16_rows[i][kFirst + d]} << 16)
+            << IsaName(isa);
+      }
       EXPECT_EQ(out[i * 18 + 16], -1.0f);
+      EXPECT_EQ(bf16_out[i * 18 + 16], -1.0f);
     }
-    EXPECT_EQ(Functions(isa).reduce_add(x.data()), sum[0]) << IsaName(isa);
+    float sums[16];
+    Functions(isa).reduce_add_each(x.data(), sums);
+    for (int i = 0; i < 16; ++i) {
+      float sum[16];
+      std::memcpy(sum, &x[16 * i], sizeof(sum));
+      for (int width = 8; width > 0; width /= 2) {
+        for (int lane = 0; lane < width; ++lane) sum[lane] += sum[lane + width];
+      }
+      EXPECT_EQ(Functions(isa).reduce_add(&x[16 * i]), sum[0]) << IsaName(isa);
+      EXPECT_EQ(sums[i], sum[0]) << IsaName(isa);
+    }
     EXPECT_EQ(Functions(isa).reduce_max(x.data()), *std::max_element(x.begin(), x.begin() + 16));
   }
 }
