@@ -47,6 +47,9 @@ struct LogitRow {
   int row = -1;         // of the batch; -1: the slot's last hidden vector
   SlotId slot = -1;     // whose sampler draws or scores
   TokenId target = -1;  // the token to score; -1: draw
+  // Draw only if this is what the row before drew, else say kNotDrawn; -1: draw in any case.
+  TokenId draft = -1;
+  const TokenResult* before = nullptr;
   int64_t token_index = 0;
   TokenResult* result = nullptr;
 };
@@ -93,6 +96,8 @@ class Backend : public StateStorage {
   // How the states' rows are stored: "f32" or "bf16". Part of a state's identity.
   virtual std::string row_dtype() const = 0;
   virtual int64_t weight_bytes() const = 0;
+  // Whether rows of logits may depend on drafts.
+  virtual bool takes_drafts() const { return false; }
 
   // ---- Loading. RESOURCE_EXHAUSTED where the device's memory does not suffice. ----
 

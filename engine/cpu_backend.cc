@@ -305,19 +305,29 @@ void CpuBackend::GatherLogitRows(int first, Activations hidden, Activations out)
 void CpuBackend::Sample(int first, Activations logits) {
   // Rows differ widely in cost (greedy or with filters), so parts take them one by one.
   std::atomic<int> next{0};
+  const auto depends = [&](int i) { return plan_->logits[first + i].draft >= 0; };
   pool_.Run([&](int part, int /*parts*/) {
     for (int i; (i = next.fetch_add(1, std::memory_order_relaxed)) < logits.rows;) {
-      const LogitRow& wanted = plan_->logits[first + i];
-      const absl::Span<float> row = absl::MakeSpan(Row(logits, i), logits.cols);
-      if (wanted.target >= 0) {
-        wanted.result->id = wanted.target;
-        samplers_[part].Score(row, bound_[wanted.slot]->params().top_logprobs, wanted.result);
-      } else {
-        samplers_[part].Sample(row, *bound_[wanted.slot], wanted.token_index, wanted.result);
-        if (wanted.result->id >= 0) bound_[wanted.slot]->Accept(wanted.result->id);
-      }
+      if (i > 0 && depends(i)) continue;  // goes with the row before
+      do {
+        SampleRow(plan_->logits[first + i], absl::MakeSpan(Row(logits, i), logits.cols),
+                  &samplers_[part]);
+      } while (++i < logits.rows && depends(i));
     }
   });
+}
+
+void CpuBackend::SampleRow(const LogitRow& wanted, absl::Span<float> row, Sampler* sampler) {
+  SamplerState& state = *bound_[wanted.slot];
+  if (wanted.target >= 0) {
+    wanted.result->id = wanted.target;
+    sampler->Score(row, state.params().top_logprobs, wanted.result);
+  } else if (wanted.draft >= 0 && wanted.before->id != wanted.draft) {
+    wanted.result->id = TokenResult::kNotDrawn;
+  } else {
+    sampler->Sample(row, state, wanted.token_index, wanted.result);
+    if (wanted.result->id >= 0) state.Accept(wanted.result->id);
+  }
 }
 
 // ---- Creation -----------------------------------------------------------------------------------

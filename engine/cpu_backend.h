@@ -35,6 +35,7 @@ class CpuBackend : public Backend {
   int default_step_tokens() const override { return 512; }
   int logit_rows(int /*max_rows*/) const override { return 64; }
   absl::StatusOr<int> AllocateStates(const ModelConfig& config, int max_slots) override;
+  bool takes_drafts() const override { return true; }
 
   void ClearSlot(SlotId slot) override;
   void CopySlot(SlotId from, SlotId to) override;
@@ -67,6 +68,8 @@ class CpuBackend : public Backend {
   void AddUpdate(const CpuMatrix& matrix, const CpuUpdate& update, const cpu::LinearParams& params,
                  int first_panel, int last_panel);
   cpu::QuantizedRows InnerRows(const CpuMatrix& matrix) const;
+  // One row of logits: scores or draws.
+  void SampleRow(const LogitRow& wanted, absl::Span<float> row, Sampler* sampler);
 
   // Eight bits are the choice for quality: activations then have sixteen.
   cpu::CodePlanes planes() const {

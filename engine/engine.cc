@@ -76,10 +76,15 @@ class LigerEngine : public Engine {
         }
       }
       if (entry.sample) {
-        ++sampled;
+        sampled += 1 + entry.num_drafts;
         const int last_row = entry.num_tokens > 0 ? entry.first_token + entry.num_tokens - 1 : -1;
-        plan_.logits.push_back(
-            {.row = last_row, .slot = entry.slot, .token_index = entry.token_index});
+        const int first_row = last_row - entry.num_drafts;
+        for (int i = 0; i <= entry.num_drafts; ++i) {
+          plan_.logits.push_back({.row = first_row + i,
+                                  .slot = entry.slot,
+                                  .draft = i > 0 ? batch.tokens[first_row + i] : -1,
+                                  .token_index = entry.token_index + i});
+        }
       }
     }
     // Results keep their places once both vectors have their sizes.
@@ -87,6 +92,7 @@ class LigerEngine : public Engine {
     output->scored.resize(scored);
     sampled = scored = 0;
     for (LogitRow& row : plan_.logits) {
+      if (row.draft >= 0) row.before = &output->sampled[sampled - 1];
       row.result = row.target >= 0 ? &output->scored[scored++] : &output->sampled[sampled++];
     }
   }
@@ -155,7 +161,8 @@ absl::StatusOr<std::unique_ptr<Engine>> CreateEngine(const Checkpoint& checkpoin
                   .parameters = model.parameters(),
                   .weight_bytes = backend->weight_bytes(),
                   .state_bytes = backend->state_bytes(),
-                  .step_token_budget = step_tokens};
+                  .step_token_budget = step_tokens,
+                  .takes_drafts = backend->takes_drafts()};
   return std::make_unique<LigerEngine>(std::move(backend), std::move(model), std::move(info),
                                        slots);
 }

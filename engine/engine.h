@@ -35,6 +35,11 @@ struct BatchEntry {
   // Draws a token after the last one, as number `token_index` of the output.
   bool sample = false;
   int64_t token_index = 0;
+  // So many of the tokens, the last ones, only may be what the output goes on with (where
+  // EngineInfo::takes_drafts). Draws after the token before them too, and after each as long as the
+  // draws were equal to the drafts; what was drawn is the same as without drafts. They are absorbed
+  // all the same, uncommitted.
+  int num_drafts = 0;
   // Gives the log-probabilities of the tokens that follow each absorbed one but the last:
   // Batch::tokens[first_token + 1], ...; with `next_token` also of the one after the last (>= 0).
   bool score = false;
@@ -52,7 +57,7 @@ struct Batch {
 };
 
 struct StepOutput {
-  // One for each entry that sampled, in the order of entries.
+  // One for each entry that sampled and each of its drafts, in the order of entries.
   std::vector<TokenResult> sampled;
   // For each entry that scored, in order: one for each scored token.
   std::vector<TokenResult> scored;
@@ -83,6 +88,7 @@ struct EngineInfo {
   int64_t weight_bytes = 0;
   int64_t state_bytes = 0;  // of one slot
   int step_token_budget = 0;
+  bool takes_drafts = false;
 };
 
 // Not thread-safe: one thread, the engine thread, calls everything but info(). Tests replace it by

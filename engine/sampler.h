@@ -18,8 +18,11 @@ struct TopToken {
 
 // A token that was drawn or scored.
 struct TokenResult {
-  // -1 where nothing could be drawn because the logits were not finite: that output has failed.
-  TokenId id = -1;
+  // kNotFinite: nothing could be drawn from such logits, and that output has failed. kNotDrawn: a
+  // draft before it was not what was drawn.
+  static constexpr TokenId kNotFinite = -1;
+  static constexpr TokenId kNotDrawn = -2;
+  TokenId id = kNotFinite;
   // Natural logarithm of the model's own probability: before bias, penalties, temperature and
   // filters. Set where the request asks for log-probabilities.
   float logprob = 0;

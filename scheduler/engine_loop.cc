@@ -139,6 +139,8 @@ class EngineLoop::Impl {
                          .prefill_tokens = scheduler_.prefill_tokens(),
                          .decode_tokens = scheduler_.decode_tokens(),
                          .sampled_tokens = static_cast<int>(results->drawn.size()),
+                         .draft_tokens = scheduler_.drafts().drafted,
+                         .accepted_draft_tokens = scheduler_.drafts().accepted,
                          .step_seconds = Seconds(end - begin),
                          .scheduling_seconds = Seconds(begin - busy_since)});
     }

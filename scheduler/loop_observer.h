@@ -19,8 +19,10 @@ struct StepStats {
   int prefill_tokens = 0;  // absorbed tokens of prompts
   int decode_tokens = 0;   // absorbed tokens of outputs
   int sampled_tokens = 0;
-  double step_seconds = 0;        // in Engine::Step
-  double scheduling_seconds = 0;  // engine-thread time since the last step, waiting left out
+  int64_t draft_tokens = 0;           // guessed ahead and absorbed
+  int64_t accepted_draft_tokens = 0;  // of them, what was drawn then
+  double step_seconds = 0;            // in Engine::Step
+  double scheduling_seconds = 0;      // engine-thread time since the last step, waiting left out
 };
 
 // One request that is done, however it ended.

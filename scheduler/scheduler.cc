@@ -25,6 +25,7 @@ Scheduler::Scheduler(Engine* engine, SchedulerOptions options)
       max_swapped_(options.max_swapped),
       quantum_(options.quantum),
       step_token_budget_(engine->info().step_token_budget),
+      draft_tokens_(engine->info().takes_drafts ? options.draft_tokens : 0),
       waiting_(options.patience, std::move(options.tenant_weights)),
       pace_(options.decode_slowdown) {
   assert(step_token_budget_ > states_->total());
@@ -46,9 +47,10 @@ void Scheduler::Add(std::unique_ptr<ScheduledRequest> request, SteadyTime now,
   waiting_.Add(std::move(request), now);
   if (!r->deadline || r->swapped) return;
   const int64_t covered = r->state != nullptr ? r->state->progress.position : 0;
+  const int64_t steps = (r->min_tokens + draft_tokens_) / (1 + draft_tokens_);
   const SteadyDuration least = cache_ != nullptr
-                                   ? speed_.LeastTime(0, r->min_tokens)
-                                   : speed_.LeastTime(r->prompt_tokens() - covered, r->min_tokens);
+                                   ? speed_.LeastTime(0, steps)
+                                   : speed_.LeastTime(r->prompt_tokens() - covered, steps);
   if (now + least > *r->deadline) {
     End(r, absl::DeadlineExceededError("the deadline cannot be met, even by an idle server"),
         results);
@@ -118,6 +120,7 @@ void Scheduler::Schedule(SteadyTime now, Batch* batch, StepResults* results) {
   batch->Clear();
   planned_.clear();
   prefill_tokens_ = decode_tokens_ = snapshots_ = step_swaps_ = 0;
+  drafts_ = {};
   step_began_ = now;
   Expire(now, results);
   Sweep();
@@ -134,6 +137,9 @@ void Scheduler::Plan(bool wait_for_states, Batch* batch) {
   const auto joins = [&](const Sequence& sequence) {
     return wait_for_states || !sequence.slot || !states_->Arriving(sequence.slot.id());
   };
+  int outputs = 0;
+  for (const auto& request : running_) outputs += request->unfinished;
+  draft_room_ = std::min(draft_tokens_ + 1, step_token_budget_) - outputs;
   for (const auto& request : running_) {
     bool all = true;
     for (Sequence& sequence : request->sequences) {
@@ -209,12 +215,19 @@ void Scheduler::PlanDecode(ScheduledRequest* request, Sequence* sequence, Batch*
     BatchEntry& entry = AddEntry(request, sequence, sequence->slot.id(), {}, batch);
     entry.sample = true;
   } else if (sequence->phase == Phase::kDecode && MakeRoom(*request, sequence)) {
-    BatchEntry& entry =
-        AddEntry(request, sequence, sequence->slot.id(), {&sequence->last, 1}, batch);
-    entry.committed = CommittedAt(*request, *sequence, entry.committed);
+    draft_.assign(1, sequence->last);
+    if (sequence->lookup) {
+      const int64_t room =
+          std::min<int64_t>(draft_room_, request->max_tokens - sequence->drawn - 1);
+      sequence->lookup->Draft(static_cast<int>(room), &draft_);
+    }
+    BatchEntry& entry = AddEntry(request, sequence, sequence->slot.id(), draft_, batch);
+    entry.num_drafts = entry.num_tokens - 1;
+    entry.committed = CommittedAt(*request, *sequence, entry.committed - entry.num_drafts);
     entry.sample = true;
     entry.token_index = sequence->drawn;
-    ++decode_tokens_;
+    draft_room_ -= entry.num_drafts;
+    decode_tokens_ += entry.num_tokens;
   }
 }
 
@@ -297,9 +310,9 @@ void Scheduler::Update(SteadyTime now, const Batch& batch, const absl::Status& s
     const BatchEntry& entry = batch.entries[i];
     auto [request, sequence] = planned_[i];
     const int result = sampled;
-    if (entry.sample) ++sampled;
+    if (entry.sample) sampled += 1 + entry.num_drafts;
     if (request->ended) continue;
-    WaitingList::Charge(request->tenant, entry.num_tokens);
+    WaitingList::Charge(request->tenant, entry.num_tokens - entry.num_drafts);
     if (!status.ok()) {
       End(request, absl::InternalError(absl::StrCat("a step failed: ", status.message())), results);
       continue;
@@ -312,7 +325,7 @@ void Scheduler::Update(SteadyTime now, const Batch& batch, const absl::Status& s
       PromptAbsorbed(request, entry, now, &scored, results);
     }
     if (entry.sample) {
-      TokenDrawn(request, sequence, result, now, results);
+      TokensDrawn(request, sequence, entry, result, now, results);
     } else if (sequence->phase == Phase::kRestore &&
                states_->progress(entry.slot).position == sequence->restore_to) {
       Finish(request, sequence, results);
@@ -346,6 +359,34 @@ void Scheduler::PromptAbsorbed(ScheduledRequest* request, const BatchEntry& entr
   }
 }
 
+bool Scheduler::IsStop(const ScheduledRequest& request, int64_t index, TokenId token) {
+  return index >= request.min_tokens &&
+         std::binary_search(request.stop_token_ids.begin(), request.stop_token_ids.end(), token);
+}
+
+void Scheduler::TokensDrawn(ScheduledRequest* request, Sequence* sequence, const BatchEntry& entry,
+                            int result, SteadyTime now, StepResults* results) {
+  const auto drawn = absl::MakeConstSpan(results->output.sampled).subspan(result);
+  int count = 1;
+  while (count <= entry.num_drafts && drawn[count].id != TokenResult::kNotDrawn &&
+         !IsStop(*request, sequence->drawn + count - 1, drawn[count - 1].id)) {
+    ++count;
+  }
+  if (entry.num_drafts > 0) {
+    const int right = count - 1;
+    const int64_t position = states_->progress(entry.slot).position - entry.num_drafts + right;
+    states_->RollBack(entry.slot, position);
+    states_->Commit(entry.slot, position);
+    sequence->lookup->Observe(entry.num_drafts, right);
+    WaitingList::Charge(request->tenant, right);
+    drafts_.drafted += entry.num_drafts;
+    drafts_.accepted += right;
+  }
+  for (int i = 0; i < count && !request->ended; ++i) {
+    TokenDrawn(request, sequence, result + i, now, results);
+  }
+}
+
 void Scheduler::TokenDrawn(ScheduledRequest* request, Sequence* sequence, int result,
                            SteadyTime now, StepResults* results) {
   const TokenId token = results->output.sampled[result].id;
@@ -362,16 +403,14 @@ void Scheduler::TokenDrawn(ScheduledRequest* request, Sequence* sequence, int re
   if (sequence->first_token == SteadyTime{}) sequence->first_token = now;
   if (request->needs_spare) sequence->tokens.push_back(token);
 
-  const bool stops =
-      sequence->drawn > request->min_tokens &&
-      std::binary_search(request->stop_token_ids.begin(), request->stop_token_ids.end(), token);
+  const bool stops = IsStop(*request, sequence->drawn - 1, token);
   const bool last = stops || sequence->drawn == request->max_tokens;
   results->drawn.push_back({.request = request->output.get(),
                             .index = sequence->index,
                             .result = result,
                             .last = last,
                             .stop_token = stops});
-  if (!last) return;
+  if (!last) return LookUp(*request, sequence);
   sequence->reason = stops ? FinishReason::kStop : FinishReason::kLength;
   if (stops) sequence->stop_token_id = token;
   if (request->holds_back) {
@@ -379,6 +418,22 @@ void Scheduler::TokenDrawn(ScheduledRequest* request, Sequence* sequence, int re
   } else {
     Settle(request, sequence, results);
   }
+}
+
+void Scheduler::LookUp(const ScheduledRequest& request, Sequence* sequence) const {
+  if (draft_tokens_ == 0 || request.holds_back) return;
+  if (!sequence->lookup) {
+    sequence->lookup.emplace();
+    const TokenLedger& before = request.before;
+    for (int64_t at = std::max<int64_t>(before.size() - PromptLookup::kReach, 0);
+         at < before.size();) {
+      const absl::Span<const TokenId> tokens = before.From(at);
+      sequence->lookup->Append(tokens);
+      at += std::ssize(tokens);
+    }
+    sequence->lookup->Append(request.prompt);
+  }
+  sequence->lookup->Append({&sequence->last, 1});
 }
 
 void Scheduler::Settle(ScheduledRequest* request, Sequence* sequence, StepResults* results) {

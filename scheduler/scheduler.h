@@ -38,7 +38,16 @@ struct SchedulerOptions {
   // A step takes so much of prompts that running outputs wait for it at most this many times as
   // long as without prompts; 0: as much as the step token budget allows.
   double decode_slowdown = 0;
+  // Most tokens that a step guesses ahead for one output; n outputs together guess n - 1 fewer, so
+  // that a step has as many rows: an engine takes hardly longer for a few than for one. Of no
+  // effect where it takes no drafts.
+  int draft_tokens = 0;
   absl::flat_hash_map<std::string, double> tenant_weights;  // above 0; others have 1
+};
+
+struct DraftCounts {
+  int64_t drafted = 0;
+  int64_t accepted = 0;
 };
 
 struct SwapCounts {
@@ -60,6 +69,10 @@ struct SwapCounts {
 //
 // A step gives every running output that can go on its next token, then spends what is left of the
 // token budget on prompts, in the same order, split anywhere.
+//
+// While few outputs run, steps also absorb what these may go on with (PromptLookup), and keep of it
+// what is drawn then: the same tokens in fewer steps. A wrong draft is rolled back. Outputs that
+// hold tokens back take none.
 //
 // A prompt begins at the longest state there is of its first tokens: the request's own or a
 // snapshot of the prefix cache. Its chunks end where snapshots are to be taken. Of prompts that
@@ -102,6 +115,7 @@ class Scheduler {
   // Of the last batch.
   int prefill_tokens() const { return prefill_tokens_; }
   int decode_tokens() const { return decode_tokens_; }
+  const DraftCounts& drafts() const { return drafts_; }
 
  private:
   struct Order {
@@ -163,8 +177,15 @@ class Scheduler {
 
   void PromptAbsorbed(ScheduledRequest* request, const BatchEntry& entry, SteadyTime now,
                       int* scored, StepResults* results);
+  // What the entry drew: a token, and one for each draft that was right.
+  void TokensDrawn(ScheduledRequest* request, Sequence* sequence, const BatchEntry& entry,
+                   int result, SteadyTime now, StepResults* results);
   void TokenDrawn(ScheduledRequest* request, Sequence* sequence, int result, SteadyTime now,
                   StepResults* results);
+  // Has drafts look at the token too that was drawn last.
+  void LookUp(const ScheduledRequest& request, Sequence* sequence) const;
+  // Whether `token` ends the output as number `index` of it.
+  static bool IsStop(const ScheduledRequest& request, int64_t index, TokenId token);
   // Takes the state to what is accounted for and finishes, at once or after absorbing again.
   void Settle(ScheduledRequest* request, Sequence* sequence, StepResults* results);
   void Finish(ScheduledRequest* request, Sequence* sequence, StepResults* results);
@@ -180,6 +201,7 @@ class Scheduler {
   const int max_swapped_;
   const int quantum_;
   const int step_token_budget_;
+  const int draft_tokens_;
 
   WaitingList waiting_;
   std::vector<std::unique_ptr<ScheduledRequest>> running_;  // sorted by Order
@@ -194,6 +216,9 @@ class Scheduler {
   int decode_tokens_ = 0;
   int snapshots_ = 0;   // taken in the last step
   int step_swaps_ = 0;  // states that left their slots before it
+  int draft_room_ = 0;  // of the step that is planned
+  std::vector<TokenId> draft_;
+  DraftCounts drafts_;  // of the last step
   SwapCounts swaps_;
   SteadyTime step_began_{};
   StepSpeed speed_;

@@ -11,6 +11,7 @@
 
 #include "engine/sampler.h"
 #include "engine/state_pool.h"
+#include "scheduler/prompt_lookup.h"
 #include "scheduler/request.h"
 #include "scheduler/request_output.h"
 #include "scheduler/request_queue.h"
@@ -51,6 +52,8 @@ struct Sequence {
   bool spare_in_use = false;
   std::vector<TokenId> tokens;  // the whole output, for the spare to follow; empty without one
   int64_t restore_to = 0;       // kRestore: the position to reach
+
+  std::optional<PromptLookup> lookup;  // from its first token on, where drafts are taken
 
   FinishReason reason = FinishReason::kLength;
   TokenId stop_token_id = -1;

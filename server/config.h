@@ -40,6 +40,7 @@ struct ServerConfig {
   int max_swapped = 32;            // states of running requests out of their slots
   int quantum = 64;             // tokens that an output draws before it may be swapped for its like
   double decode_slowdown = -1;  // -1: by the backend
+  int draft_tokens = 3;         // guessed ahead in a step on a CPU; 0: none
   absl::Duration patience = absl::Seconds(30);
   absl::flat_hash_map<std::string, double> tenant_weights;  // others have 1
   int64_t session_mib = 1024;                               // host memory for sessions

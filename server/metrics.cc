@@ -242,6 +242,10 @@ class Metrics::Impl {
   Counter& prompt_tokens = AddCounter("liger_prompt_tokens_total", "Prompt tokens absorbed.");
   Counter& generation_tokens =
       AddCounter("liger_generation_tokens_total", "Tokens drawn, those taken back included.");
+  Counter& draft_tokens = AddCounter("liger_spec_decode_draft_tokens_total",
+                                     "Tokens of outputs that were guessed ahead.");
+  Counter& accepted_draft_tokens =
+      AddCounter("liger_spec_decode_accepted_tokens_total", "Guessed tokens that were drawn then.");
   Counter& steps = AddCounter("liger_steps_total", "Steps of the engine.");
   Counter& failed_steps = AddCounter("liger_step_failures_total", "Steps that failed.");
   Histogram& step_seconds = AddHistogram("liger_step_seconds", "Time of one engine step.");
@@ -366,6 +370,8 @@ void Metrics::OnStep(const StepStats& step) {
   impl_->consecutive_failures.store(0, std::memory_order_relaxed);
   impl_->prompt_tokens.Increment(step.prefill_tokens);
   impl_->generation_tokens.Increment(step.sampled_tokens);
+  impl_->draft_tokens.Increment(static_cast<double>(step.draft_tokens));
+  impl_->accepted_draft_tokens.Increment(static_cast<double>(step.accepted_draft_tokens));
   impl_->step_seconds.Observe(step.step_seconds);
   impl_->scheduler_seconds.Observe(step.scheduling_seconds);
   impl_->step_tokens.Observe(step.prefill_tokens + step.decode_tokens);

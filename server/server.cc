@@ -169,6 +169,7 @@ absl::Status Server::Start() {
                                         .quantum = config_.quantum,
                                         .patience = absl::ToChronoNanoseconds(config_.patience),
                                         .decode_slowdown = decode_slowdown,
+                                        .draft_tokens = config_.draft_tokens,
                                         .tenant_weights = config_.tenant_weights}}));
   const int64_t planned = PlannedBytes(config_, *parts.model.engine);
   parts.metrics.SetModel(parts.model.engine->info(), parts.model.engine->states().total(), planned);

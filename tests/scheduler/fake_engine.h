@@ -36,6 +36,7 @@ class FakeEngine : public Engine, private StateStorage {
     info_.config.vocab_size = vocab_size;
     info_.step_token_budget = step_token_budget;
     info_.state_bytes = state_bytes();
+    info_.takes_drafts = true;
   }
 
   // Any token of a vocabulary of 100, from all of the history and the sample's index.
@@ -82,8 +83,15 @@ class FakeEngine : public Engine, private StateStorage {
           16;
       pool_.Advance(entry.slot, entry.num_tokens, std::max(folded, progress.folded));
       pool_.Commit(entry.slot, entry.committed);
-      if (entry.sample) {
-        const TokenId id = model_(history, *samplers_[entry.slot], entry.token_index);
+      TokenId id = -1;
+      for (int i = 0; entry.sample && i <= entry.num_drafts; ++i) {
+        const size_t absorbed = history.size() - entry.num_drafts + i;
+        if (i > 0 && id != history[absorbed - 1]) {
+          output->sampled.push_back({.id = id = TokenResult::kNotDrawn});
+          continue;
+        }
+        id = model_(absl::MakeConstSpan(history).first(absorbed), *samplers_[entry.slot],
+                    entry.token_index + i);
         output->sampled.push_back({.id = id, .logprob = id < 0 ? 0 : LogprobOf(id)});
       }
     }
@@ -139,6 +147,10 @@ class FakeEngine : public Engine, private StateStorage {
         Violated(absl::StrCat("committed ", entry.committed, " of ", after));
       }
       if (after - entry.committed > 16) Violated("more than 16 uncommitted tokens");
+      if (entry.num_drafts > 0 && (!entry.sample || entry.num_drafts >= entry.num_tokens ||
+                                   entry.committed > after - entry.num_drafts)) {
+        Violated("drafts that cannot be taken back");
+      }
       if (entry.num_tokens == 0 && (!entry.sample || progress.position == 0)) {
         Violated("an entry that does nothing");
       }

@@ -124,6 +124,7 @@ class World {
                   .max_swapped = max_swapped_,
                   .quantum = 1 + Up(30),
                   .patience = milliseconds(1 + Up(200)),
+                  .draft_tokens = Up(6),
                   .tenant_weights = {{"a", 2}, {"b", 0.5}}}) {
     fail_steps_ = Up(3) == 0;
     engine_.steps_to_arrive = Up(3);
@@ -209,8 +210,10 @@ class World {
     }
     submitted.sink = std::make_shared<RecordingSink>();
     const int priority = request.priority;
-    // What is swapped out before its first step may start after others.
-    const bool in_order = request.tenant.empty() && !request.deadline && max_swapped_ == 0;
+    // What is swapped out before its first step, or whose state is on its way, may start after
+    // others.
+    const bool in_order = request.tenant.empty() && !request.deadline && max_swapped_ == 0 &&
+                          engine_.steps_to_arrive == 0;
     const size_t number = submitted_.size() + 1;
     submitted.sink->on_started = [this, priority, number, in_order, sink = submitted.sink.get()] {
       // Equal ones start in the order of arrival, but for what needs nothing of the budget.

@@ -69,6 +69,7 @@ TEST(Config, EveryFlagArrives) {
                                      "--quantum=15",
                                      "--patience=2.5",
                                      "--decode-slowdown=2",
+                                     "--draft-tokens=5",
                                      "--tenant-weights=a=2,b=0.5",
                                      "--listen=unix:/tmp/s",
                                      "--health-listen=none",
@@ -104,6 +105,7 @@ TEST(Config, EveryFlagArrives) {
   EXPECT_EQ(config.quantum, 15);
   EXPECT_EQ(config.patience, absl::Milliseconds(2500));
   EXPECT_EQ(config.decode_slowdown, 2);
+  EXPECT_EQ(config.draft_tokens, 5);
   EXPECT_EQ(config.tenant_weights,
             (absl::flat_hash_map<std::string, double>{{"a", 2}, {"b", 0.5}}));
   EXPECT_EQ(config.listen, "unix:/tmp/s");
