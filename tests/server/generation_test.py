@@ -6,8 +6,9 @@ import math
 import grpc
 import pytest
 
-from liger_api import admin, api, generate, request
-from server_process import ENDLESS_TOKENS, eventually
+from liger_api import Client, admin, api, generate, request
+from metrics_test import sample
+from server_process import ENDLESS_TOKENS, REAL, ServerProcess, eventually
 
 CHAT = [("user", "What is the capital of France?")]
 END = 2  # <|im_end|>
@@ -40,6 +41,26 @@ def test_greedy_tokens_are_the_references(real, vectors):
         for token, logit in zip(top, vector["top_logits"], strict=True):
             assert token.logprob - top[0].logprob == pytest.approx(
                 logit - vector["top_logits"][0], abs=2e-3)
+
+
+def test_drafts_change_no_answer(real, real_server):
+    """The default guesses ahead; what a text repeats takes fewer steps, and the tokens are the same."""
+    fields = [dict(prompt=prompt, stopping={"max_tokens": 80, "ignore_eos": True},
+                   sampling={"temperature": temperature, "seed": 3, "repetition_penalty": penalty},
+                   output={"logprobs": True})
+              for prompt in (PROMPT, "one two three four one two three four one two")
+              for temperature, penalty in ((0, 1), (0.8, 1.1))]
+    accepted = sample(real_server, "liger_spec_decode_accepted_tokens_total")
+    drafted = [generate(real, **each).only for each in fields]
+    assert sample(real_server, "liger_spec_decode_accepted_tokens_total") - accepted > 20
+    with ServerProcess(*REAL, "--dtype=f32", "--draft-tokens=0") as server:
+        client = Client(server.address)
+        for each, output in zip(fields, drafted, strict=True):
+            plain = generate(client, **each).only
+            assert output.ids == plain.ids
+            assert output.text == plain.text
+            assert output.logprobs == plain.logprobs
+        assert sample(server, "liger_spec_decode_draft_tokens_total") == 0
 
 
 def test_complete_says_what_generate_streams(real):
