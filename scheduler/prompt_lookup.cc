@@ -34,8 +34,9 @@ void PromptLookup::Append(absl::Span<const TokenId> tokens) {
 }
 
 void PromptLookup::Draft(int most, std::vector<TokenId>* drafts) {
+  if (most <= 0) return;
   const ptrdiff_t next = FindContinuation(tokens_);
-  if (next < 0 || most <= 0) return;
+  if (next < 0) return;
   // Texts change: what did not pay is tried again after some time.
   constexpr double kRecovery = 0.002;
   if (chance_ <= kRowCost) chance_ += kRecovery;

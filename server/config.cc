@@ -205,9 +205,8 @@ void AddStateFlags(CLI::App& app, ServerConfig& config) {
       ->default_str("auto")
       ->check(InRange(0.0, 100.0));
   Add(app, "draft-tokens", config.draft_tokens,
-      "Tokens that a step on a CPU guesses ahead by what its text repeats, while fewer outputs "
-      "than "
-      "that run: the same answers in fewer steps; 0: none")
+      "Tokens that a step on a CPU guesses ahead from what the text repeats, while at most as many "
+      "outputs run: the same answers in fewer steps; 0: none")
       ->check(InRange(0, 15));
   AddSeconds(app, "patience", config.patience, 0, 86400,
              "A request that has waited so long for a slot comes before all others");
