@@ -1,14 +1,18 @@
 #include "states/state_container.h"
 
+#include <openssl/core_names.h>
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
+#include <openssl/params.h>
 #include <xxhash.h>
 #include <zstd.h>
 
+#include <algorithm>
 #include <bit>
 #include <cassert>
 #include <cstring>
+#include <memory>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -95,6 +99,92 @@ std::string Hmac(absl::string_view key, absl::string_view bytes) {
   return out;
 }
 
+// The seal of bytes that come one after the other: see the format.
+class Sealer {
+ public:
+  Sealer(absl::string_view key, absl::string_view place) {
+    if (key.empty()) {
+      const uint64_t seed = place.empty() ? 0 : XXH3_64bits(place.data(), place.size());
+      checksum_.reset(XXH3_createState());
+      XXH3_128bits_reset_withSeed(checksum_.get(), seed);
+      return;
+    }
+    const std::string bound = place.empty() ? std::string(key) : Hmac(key, place);
+    std::string digest = "SHA256";
+    const OSSL_PARAM params[] = {
+        OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, digest.data(), 0),
+        OSSL_PARAM_construct_end()};
+    const std::unique_ptr<EVP_MAC, Free> hmac(EVP_MAC_fetch(nullptr, "HMAC", nullptr));
+    hmac_.reset(EVP_MAC_CTX_new(hmac.get()));
+    EVP_MAC_init(hmac_.get(), reinterpret_cast<const unsigned char*>(bound.data()), bound.size(),
+                 params);
+  }
+
+  void Add(absl::string_view bytes) {
+    if (checksum_ != nullptr) {
+      XXH3_128bits_update(checksum_.get(), bytes.data(), bytes.size());
+    } else {
+      EVP_MAC_update(hmac_.get(), reinterpret_cast<const unsigned char*>(bytes.data()),
+                     bytes.size());
+    }
+  }
+
+  std::string Finish() {
+    std::string seal(kSealBytes, '\0');
+    if (checksum_ != nullptr) {
+      XXH128_canonical_t canonical;
+      XXH128_canonicalFromHash(&canonical, XXH3_128bits_digest(checksum_.get()));
+      std::memcpy(seal.data(), canonical.digest, sizeof(canonical.digest));
+    } else {
+      size_t size = 0;
+      EVP_MAC_final(hmac_.get(), reinterpret_cast<unsigned char*>(seal.data()), &size, seal.size());
+    }
+    return seal;
+  }
+
+ private:
+  struct Free {
+    void operator()(XXH3_state_t* checksum) const { XXH3_freeState(checksum); }
+    void operator()(EVP_MAC* hmac) const { EVP_MAC_free(hmac); }
+    void operator()(EVP_MAC_CTX* hmac) const { EVP_MAC_CTX_free(hmac); }
+  };
+  std::unique_ptr<XXH3_state_t, Free> checksum_;  // without a key
+  std::unique_ptr<EVP_MAC_CTX, Free> hmac_;       // with one
+};
+
+// What stands in a container behind its version, as far as its sizes say so.
+struct Fields {
+  uint32_t flags = 0;
+  absl::string_view identity;
+  absl::string_view layout;
+  SlotProgress progress;
+  int64_t tokens = 0;
+  absl::string_view ledger;
+  absl::string_view state;
+};
+
+// Believes no more than that nothing lies beyond the end. `flags` are set if they are there.
+absl::Status ReadFields(Reader reader, size_t layout_bytes, Fields* to) {
+  LIGER_RETURN_IF_ERROR(reader.Take("flags", &to->flags));
+  uint32_t identity_bytes = 0;
+  LIGER_RETURN_IF_ERROR(reader.Take("identity", &identity_bytes));
+  if (identity_bytes > kMaxIdentityBytes) return Broken("its identity is too long");
+  LIGER_ASSIGN_OR_RETURN(to->identity, reader.Take("identity", identity_bytes));
+  LIGER_ASSIGN_OR_RETURN(to->layout, reader.Take("layout", layout_bytes));
+  LIGER_RETURN_IF_ERROR(reader.Take("progress", &to->progress));
+  LIGER_RETURN_IF_ERROR(reader.Take("ledger", &to->tokens));
+  if (to->tokens < 0 || to->tokens > kMaxLedger) {
+    return Broken(absl::StrCat("a ledger of ", to->tokens, " tokens"));
+  }
+  LIGER_ASSIGN_OR_RETURN(to->ledger, reader.Take("ledger", to->tokens * sizeof(TokenId)));
+  int64_t size = 0;
+  LIGER_RETURN_IF_ERROR(reader.Take("state", &size));
+  if (size < 0) return Broken("the size of its state");
+  LIGER_ASSIGN_OR_RETURN(to->state, reader.Take("state", size));
+  if (!reader.empty()) return Broken("there is more behind its state");
+  return absl::OkStatus();
+}
+
 // What engine/saved_state.h and the folds of full blocks promise of each state.
 absl::Status CheckProgress(const SlotProgress& p) {
   constexpr int64_t kMax = int64_t{1} << 62;
@@ -115,14 +205,18 @@ StateContainer::StateContainer(const EngineInfo& info, std::string key)
     : identity_(info.state_identity),
       key_(std::move(key)),
       vocab_size_(info.config.vocab_size),
+      places_(info.config,
+              absl::EndsWith(info.state_identity, "-f32") ? RowType::kF32 : RowType::kBf16),
       layout_{.gate = static_cast<uint32_t>(info.config.gate),
               .layers = static_cast<uint32_t>(info.config.num_layers),
               .kv_heads = static_cast<uint32_t>(info.config.num_kv_heads),
               .head_dim = static_cast<uint32_t>(info.config.head_dim),
               .window = static_cast<uint32_t>(info.config.window),
               .hidden_size = static_cast<uint32_t>(info.config.hidden_size),
-              .row_bytes = absl::EndsWith(info.state_identity, "-f32") ? 4u : 2u},
-      states_(static_cast<size_t>(info.state_bytes)) {}
+              .row_bytes = static_cast<uint32_t>(SizeOf(places_.shape.row_type))},
+      states_(static_cast<size_t>(info.state_bytes)) {
+  assert(places_.bytes() == states_.state_bytes());
+}
 
 int64_t StateContainer::max_bytes() const {
   return static_cast<int64_t>(states_.state_bytes()) +
@@ -130,13 +224,9 @@ int64_t StateContainer::max_bytes() const {
 }
 
 std::string StateContainer::Seal(absl::string_view bytes, absl::string_view place) const {
-  if (!key_.empty()) return Hmac(place.empty() ? key_ : Hmac(key_, place), bytes);
-  const XXH64_hash_t seed = place.empty() ? 0 : XXH3_64bits(place.data(), place.size());
-  XXH128_canonical_t checksum;
-  XXH128_canonicalFromHash(&checksum, XXH3_128bits_withSeed(bytes.data(), bytes.size(), seed));
-  std::string seal(kSealBytes, '\0');
-  std::memcpy(seal.data(), checksum.digest, sizeof(checksum.digest));
-  return seal;
+  Sealer sealer(key_, place);
+  sealer.Add(bytes);
+  return sealer.Finish();
 }
 
 std::string StateContainer::Sealed(absl::string_view kind, absl::string_view bytes) const {
@@ -162,7 +252,7 @@ absl::StatusOr<absl::string_view> StateContainer::Unsealed(absl::string_view kin
 
 absl::StatusOr<std::string> StateContainer::Write(const SessionContent& content, Coding coding,
                                                   absl::string_view place) const {
-  if (!AllFinite(content.state->data())) {
+  if (!Finite(content.state->data(), 0, states_.state_bytes())) {
     return absl::DataLossError("a number in the state is not finite");
   }
   absl::string_view state(reinterpret_cast<const char*>(content.state->data()),
@@ -205,11 +295,21 @@ absl::StatusOr<std::shared_ptr<const SessionContent>> StateContainer::Read(
     return absl::FailedPreconditionError(
         absl::StrCat("the state's format is ", version, "; this server reads ", kVersion));
   }
+  Fields fields;
+  const absl::Status structure = ReadFields(reader, sizeof(Layout), &fields);
+  const bool compressed = (fields.flags & kCompressed) != 0;
+  std::shared_ptr<SavedState> saved;
+  if (structure.ok()) {
+    saved = states_.New();
+    if (saved == nullptr) return absl::ResourceExhaustedError("no memory for the state");
+  }
+  const bool plain = structure.ok() && !compressed && fields.state.size() == states_.state_bytes();
+  bool finite = true;
+  const std::string expected =
+      plain ? SealAndCopy(sealed, fields.state, place, saved.get(), &finite) : Seal(sealed, place);
+
   // Before anything that its maker could have chosen is believed.
-  uint32_t flags = 0;
-  LIGER_RETURN_IF_ERROR(reader.Take("flags", &flags));
-  const bool keyed = (flags & kKeyed) != 0;
-  const std::string expected = Seal(sealed, place);
+  const bool keyed = (fields.flags & kKeyed) != 0;
   const bool intact = CRYPTO_memcmp(expected.data(), seal.data(), kSealBytes) == 0;
   if (!key_.empty() && !(keyed && intact)) {
     return absl::PermissionDeniedError("the state is not sealed with this server's key");
@@ -218,84 +318,87 @@ absl::StatusOr<std::shared_ptr<const SessionContent>> StateContainer::Read(
     return absl::PermissionDeniedError("the state is sealed with a key that this server lacks");
   }
   if (!intact) return Broken("its checksum is wrong");
-  if ((flags & ~(kKeyed | kCompressed)) != 0) {
+  if ((fields.flags & ~(kKeyed | kCompressed)) != 0) {
     return absl::FailedPreconditionError(
-        absl::StrCat("the state's flags are ", flags, "; this server knows 1 and 2"));
+        absl::StrCat("the state's flags are ", fields.flags, "; this server knows 1 and 2"));
   }
+  LIGER_RETURN_IF_ERROR(structure);
 
-  uint32_t identity_bytes = 0;
-  LIGER_RETURN_IF_ERROR(reader.Take("identity", &identity_bytes));
-  if (identity_bytes > kMaxIdentityBytes) return Broken("its identity is too long");
-  LIGER_ASSIGN_OR_RETURN(const absl::string_view identity, reader.Take("identity", identity_bytes));
   Layout layout{};
-  LIGER_RETURN_IF_ERROR(reader.Take("layout", &layout));
-  if (identity != identity_ || layout != layout_) {
+  std::memcpy(&layout, fields.layout.data(), sizeof(layout));
+  if (fields.identity != identity_ || layout != layout_) {
     return absl::FailedPreconditionError(
         "the state is of another model, adapter or row type than this server's");
   }
-
-  auto content = std::make_shared<SessionContent>();
-  SlotProgress progress;
-  LIGER_RETURN_IF_ERROR(reader.Take("progress", &progress));
+  const SlotProgress& progress = fields.progress;
   LIGER_RETURN_IF_ERROR(CheckProgress(progress));
-  int64_t tokens = 0;
-  LIGER_RETURN_IF_ERROR(reader.Take("ledger", &tokens));
-  if (tokens > kMaxLedger || (tokens != progress.position && tokens != progress.position + 1)) {
-    return Broken(absl::StrCat("a ledger of ", tokens, " tokens at position ", progress.position));
+  if (fields.tokens != progress.position && fields.tokens != progress.position + 1) {
+    return Broken(
+        absl::StrCat("a ledger of ", fields.tokens, " tokens at position ", progress.position));
   }
-  LIGER_ASSIGN_OR_RETURN(const absl::string_view ledger,
-                         reader.Take("ledger", tokens * sizeof(TokenId)));
-  std::vector<TokenId> ids(tokens);
-  std::memcpy(ids.data(), ledger.data(), ledger.size());
+  std::vector<TokenId> ids(fields.tokens);
+  std::memcpy(ids.data(), fields.ledger.data(), fields.ledger.size());
   for (const TokenId id : ids) {
     if (id < 0 || id >= vocab_size_) return Broken(absl::StrCat("token ", id, " in its ledger"));
   }
-  content->ledger.Append(ids);
-
-  int64_t size = 0;
-  LIGER_RETURN_IF_ERROR(reader.Take("state", &size));
-  if (size < 0) return Broken("the size of its state");
-  LIGER_ASSIGN_OR_RETURN(const absl::string_view state, reader.Take("state", size));
-  if (!reader.empty()) return Broken("there is more behind its state");
-  std::shared_ptr<SavedState> saved = states_.New();
-  if (saved == nullptr) return absl::ResourceExhaustedError("no memory for the state");
+  if (compressed) {
+    LIGER_RETURN_IF_ERROR(Decompress(fields.state, &saved->bytes));
+    finite = Finite(saved->bytes.data(), 0, states_.state_bytes());
+  } else if (!plain) {
+    return Broken("the size of its state");
+  }
+  if (!finite) return Broken("a number in it is not finite");
   saved->progress = progress;
-  LIGER_RETURN_IF_ERROR(
-      Decode(state, (flags & kCompressed) != 0 ? Coding::kZstd : Coding::kPlain, &saved->bytes));
-  if (!AllFinite(saved->bytes.data())) return Broken("a number in it is not finite");
+  auto content = std::make_shared<SessionContent>();
+  content->ledger.Append(ids);
   content->state = std::move(saved);
   return content;
 }
 
-absl::Status StateContainer::Decode(absl::string_view written, Coding coding,
-                                    AlignedBuffer* to) const {
-  size_t size = written.size();
-  if (coding == Coding::kZstd) {
-    // Into the state's own bytes and no further, whatever size the frame claims.
-    size = ZSTD_decompress(to->data(), to->size(), written.data(), written.size());
-    if (ZSTD_isError(size)) {
-      return Broken(absl::StrCat("its compressed state: ", ZSTD_getErrorName(size)));
-    }
+std::string StateContainer::SealAndCopy(absl::string_view sealed, absl::string_view state,
+                                        absl::string_view place, SavedState* to,
+                                        bool* finite) const {
+  // Megabytes: one way through memory, each block three times while it is in the cache.
+  constexpr size_t kBlock = size_t{64} << 10;
+  Sealer sealer(key_, place);
+  sealer.Add(sealed.substr(0, state.data() - sealed.data()));
+  for (size_t at = 0; at < state.size(); at += kBlock) {
+    const absl::string_view block = state.substr(at, kBlock);
+    sealer.Add(block);
+    std::memcpy(to->bytes.data() + at, block.data(), block.size());
+    *finite = Finite(to->bytes.data(), at, at + block.size()) && *finite;
+  }
+  return sealer.Finish();  // nothing stands behind the state
+}
+
+absl::Status StateContainer::Decompress(absl::string_view frame, AlignedBuffer* to) const {
+  // Into the state's own bytes and no further, whatever size the frame claims.
+  const size_t size = ZSTD_decompress(to->data(), to->size(), frame.data(), frame.size());
+  if (ZSTD_isError(size)) {
+    return Broken(absl::StrCat("its compressed state: ", ZSTD_getErrorName(size)));
   }
   if (size != states_.state_bytes()) return Broken("the size of its state");
-  if (coding == Coding::kPlain) std::memcpy(to->data(), written.data(), size);
   return absl::OkStatus();
 }
 
-bool StateContainer::AllFinite(const std::byte* state) const {
-  const size_t heads = size_t{layout_.layers} * layout_.kv_heads;
-  const bool gsa = layout_.gate == static_cast<uint32_t>(GateKind::kGsa);
-  const size_t recurrence = heads * layout_.head_dim * layout_.head_dim * (gsa ? 2 : 1);
-  const size_t rows = heads * (layout_.window + kFoldBlock) * 2 * layout_.head_dim;
-  assert(states_.state_bytes() ==
-         (recurrence + layout_.hidden_size) * sizeof(float) + rows * layout_.row_bytes);
-  const std::byte* const row = state + recurrence * sizeof(float);
+bool StateContainer::Finite(const std::byte* state, size_t begin, size_t end) const {
+  const auto floats = [&](size_t first, size_t last) {
+    first = std::max(first, begin);
+    last = std::min(last, end);
+    return first >= last ||
+           NoneHasExponent<uint32_t>(state + first, (last - first) / 4, 0x7f800000);
+  };
   // Of bf16 the bits are the upper half of a float32's.
-  const bool rows_finite = layout_.row_bytes == sizeof(uint16_t)
-                               ? NoneHasExponent<uint16_t>(row, rows, 0x7f80)
-                               : NoneHasExponent<uint32_t>(row, rows, 0x7f800000);
-  return rows_finite && NoneHasExponent<uint32_t>(state, recurrence, 0x7f800000) &&
-         NoneHasExponent<uint32_t>(row + rows * layout_.row_bytes, layout_.hidden_size, 0x7f800000);
+  const auto halves = [&](size_t first, size_t last) {
+    first = std::max(first, begin);
+    last = std::min(last, end);
+    return first >= last || NoneHasExponent<uint16_t>(state + first, (last - first) / 2, 0x7f80);
+  };
+  const size_t rows = places_.rows(0);
+  const size_t hidden = places_.last_hidden();
+  const bool rows_finite =
+      places_.shape.row_type == RowType::kBf16 ? halves(rows, hidden) : floats(rows, hidden);
+  return rows_finite && floats(0, rows) && floats(hidden, end);
 }
 
 }  // namespace liger

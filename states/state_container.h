@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "engine/engine.h"
+#include "engine/state_layout.h"
 #include "states/session_table.h"
 
 namespace liger {
@@ -68,14 +69,18 @@ class StateContainer {
   };
 
   std::string Seal(absl::string_view bytes, absl::string_view place = "") const;
-  // Fills `to` with what was written: the state's bytes, or the frame of them.
-  absl::Status Decode(absl::string_view written, Coding coding, AlignedBuffer* to) const;
-  bool AllFinite(const std::byte* state) const;
+  // The seal of `sealed`, at whose end `state` lies, which is copied meanwhile: its size is right.
+  std::string SealAndCopy(absl::string_view sealed, absl::string_view state,
+                          absl::string_view place, SavedState* to, bool* finite) const;
+  absl::Status Decompress(absl::string_view frame, AlignedBuffer* to) const;
+  // Of the numbers in bytes [begin, end) of a state, which part none.
+  bool Finite(const std::byte* state, size_t begin, size_t end) const;
 
   const std::string identity_;
   const std::string key_;
   const int vocab_size_;
-  Layout layout_;
+  const StateLayout places_;
+  const Layout layout_;
   SavedStateFactory states_;
 };
 

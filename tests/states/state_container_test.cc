@@ -89,6 +89,7 @@ TEST_P(StateContainerTest, RefusesOtherModelsAndShapes) {
   const auto refused = [&](const std::function<void(EngineInfo&)>& change) {
     EngineInfo info = info_;
     change(info);
+    SetStateBytes(&info);
     return StateContainer(info, "").Read(*plain_.Write(*content_)).status().code() ==
            absl::StatusCode::kFailedPrecondition;
   };
@@ -153,6 +154,36 @@ TEST_P(StateContainerTest, RefusesNumbersThatAreNotFinite) {
       const std::shared_ptr<SessionContent> content = TinyContent(info_);
       std::memcpy(content->state->bytes.data() + at, &number, sizeof(number));
       EXPECT_TRUE(absl::IsDataLoss(plain_.Write(*content).status()));
+    }
+  }
+}
+
+TEST_P(StateContainerTest, LargeStatesAreReadInPieces) {
+  EngineInfo info = info_;
+  info.config.head_dim = 32;
+  info.config.num_layers = 17;
+  info.config.window = 64;
+  SetStateBytes(&info);
+  const std::shared_ptr<SessionContent> content = TinyContent(info);
+  const auto size = static_cast<size_t>(info.state_bytes);
+  ASSERT_GT(size, 3 << 16);
+  for (const auto& key : {"", "sixteen bytes or more"}) {
+    const StateContainer container(info, key);
+    const std::string sealed = *container.Write(*content, Coding::kPlain, "here");
+    const auto read = container.Read(sealed, "here");
+    ASSERT_TRUE(read.ok()) << read.status();
+    EXPECT_EQ(std::memcmp((*read)->state->bytes.data(), content->state->bytes.data(), size), 0);
+    const size_t state_at = sealed.size() - kSealBytes - size;
+    for (size_t at = 0; at < size; at += 4096) {
+      std::string changed = sealed;
+      changed[state_at + at] = static_cast<char>(changed[state_at + at] ^ 1);
+      EXPECT_FALSE(container.Read(changed, "here").ok()) << at;
+      // Sealed as a server would, and yet not finite.
+      changed = sealed.substr(0, sealed.size() - kSealBytes);
+      const float bad = std::numeric_limits<float>::infinity();
+      std::memcpy(changed.data() + state_at + at, &bad, sizeof(bad));
+      const absl::Status status = container.Read(container.Sealed("", changed)).status();
+      EXPECT_THAT(std::string(status.message()), HasSubstr("not finite")) << at;
     }
   }
 }

@@ -8,10 +8,19 @@
 #include <string>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "engine/engine.h"
+#include "engine/state_layout.h"
 #include "states/session_table.h"
 
 namespace liger {
+
+// To what its shape comes to.
+inline void SetStateBytes(EngineInfo* info) {
+  const bool f32 = absl::EndsWith(info->state_identity, "-f32");
+  const StateLayout layout(info->config, f32 ? RowType::kF32 : RowType::kBf16);
+  info->state_bytes = static_cast<int64_t>(layout.bytes());
+}
 
 inline EngineInfo TinyInfo(const std::string& row_type = "f32") {
   EngineInfo info;
@@ -23,7 +32,7 @@ inline EngineInfo TinyInfo(const std::string& row_type = "f32") {
   info.config.hidden_size = 2;
   info.config.vocab_size = 10;
   info.state_identity = "model-adapter-" + row_type;
-  info.state_bytes = 4 * 4 + 17 * 2 * 2 * (row_type == "f32" ? 4 : 2) + 2 * 4;
+  SetStateBytes(&info);
   return info;
 }
 
