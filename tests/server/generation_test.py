@@ -271,10 +271,13 @@ def test_adapter_by_name(real):
 def test_priority_goes_first(tiny):
     # All slots are taken; of two that wait, the later but more urgent one comes first.
     long = dict(ids=[1], stopping={"max_tokens": ENDLESS_TOKENS})
-    running = [tiny.generation.Generate(request(**long)) for _ in range(4)]
+    running = [tiny.generation.Generate(request(**long), timeout=60) for _ in range(4)]
     for stream in running:
         next(stream)
-    with concurrent.futures.ThreadPoolExecutor() as pool:
+    with concurrent.futures.ThreadPoolExecutor(max_workers=6) as pool:
+        # What nobody reads ends after a second, and its slot would be free for either.
+        for stream in running:
+            pool.submit(list, stream)
         order = []
 
         def ask(name, priority):
@@ -289,8 +292,8 @@ def test_priority_goes_first(tiny):
         running[0].cancel()
         urgent.result()
         patient.result()
-    for stream in running:
-        stream.cancel()
+        for stream in running:
+            stream.cancel()
     assert order == ["urgent", "patient"]
 
 
