@@ -78,8 +78,9 @@ class Skinny {
       for (int chunk = 0; chunk < chunks_; ++chunk) {
         WaitParity(&s_.barriers.full[at.stage], at.phase);
         AddChunk(chunk, at.stage, sums);
-        __syncwarp();
-        if (lane_ == 0) Arrive(&s_.barriers.empty[at.stage]);
+        // Each lane for itself: to racecheck __syncwarp() and one lane's arrival are no order. It
+        // takes as long.
+        Arrive(&s_.barriers.empty[at.stage]);
         at.Next();
       }
       UsersBarrier();  // the sums of the tile before are read
@@ -212,7 +213,7 @@ __global__ void __launch_bounds__(kUsers + kCopiers, 2)
 #if __CUDA_ARCH__ >= 900
   extern __shared__ __align__(128) std::byte bytes[];
   auto* shared = reinterpret_cast<Shared*>(bytes);
-  if (threadIdx.x == 0) shared->barriers.Init(kWarps, kCopiers);
+  if (threadIdx.x == 0) shared->barriers.Init(kUsers, kCopiers);
   __syncthreads();
   if (threadIdx.x >= kUsers) {
     Skinny(p, shared).Stream();
