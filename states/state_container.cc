@@ -1,10 +1,8 @@
 #include "states/state_container.h"
 
-#include <openssl/core_names.h>
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
-#include <openssl/params.h>
 #include <xxhash.h>
 #include <zstd.h>
 
@@ -17,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/random/random.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "engine/status_macros.h"
@@ -27,10 +26,12 @@ namespace {
 static_assert(std::endian::native == std::endian::little);
 
 constexpr absl::string_view kMagic = "LIGERST\n";
-constexpr uint32_t kVersion = 2;
+constexpr uint32_t kVersion = 3;
 constexpr uint32_t kKeyed = 1;
 constexpr uint32_t kCompressed = 2;
-constexpr size_t kSealBytes = 32;
+constexpr size_t kTagBytes = 16;
+constexpr size_t kNonceBytes = 16;
+constexpr size_t kSealBytes = kTagBytes + kNonceBytes;
 constexpr uint32_t kMaxIdentityBytes = 1024;
 constexpr int64_t kMaxLedger = int64_t{1} << 24;
 
@@ -90,66 +91,74 @@ bool NoneHasExponent(const std::byte* numbers, size_t count, Bits exponent) {
   return found == 0;
 }
 
-// HMAC-SHA-256.
+// HMAC-SHA-256, 32 bytes.
 std::string Hmac(absl::string_view key, absl::string_view bytes) {
-  std::string out(kSealBytes, '\0');
+  std::string out(32, '\0');
   HMAC(EVP_sha256(), key.data(), static_cast<int>(key.size()),
        reinterpret_cast<const unsigned char*>(bytes.data()), bytes.size(),
        reinterpret_cast<unsigned char*>(out.data()), nullptr);
   return out;
 }
 
+// It has to be new, not secret.
+std::string NewNonce() {
+  absl::BitGen random;
+  std::string nonce;
+  while (nonce.size() < kNonceBytes) Append(absl::Uniform<uint64_t>(random), &nonce);
+  return nonce;
+}
+
 // The seal of bytes that come one after the other: see the format.
 class Sealer {
  public:
-  Sealer(absl::string_view key, absl::string_view place) {
+  // `nonce`: what the seal is to end in, which counts with a key alone.
+  Sealer(absl::string_view key, absl::string_view place, absl::string_view nonce) {
     if (key.empty()) {
       const uint64_t seed = place.empty() ? 0 : XXH3_64bits(place.data(), place.size());
       checksum_.reset(XXH3_createState());
       XXH3_128bits_reset_withSeed(checksum_.get(), seed);
+      nonce_.assign(kNonceBytes, '\0');
       return;
     }
-    const std::string bound = place.empty() ? std::string(key) : Hmac(key, place);
-    std::string digest = "SHA256";
-    const OSSL_PARAM params[] = {
-        OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, digest.data(), 0),
-        OSSL_PARAM_construct_end()};
-    const std::unique_ptr<EVP_MAC, Free> hmac(EVP_MAC_fetch(nullptr, "HMAC", nullptr));
-    hmac_.reset(EVP_MAC_CTX_new(hmac.get()));
-    EVP_MAC_init(hmac_.get(), reinterpret_cast<const unsigned char*>(bound.data()), bound.size(),
-                 params);
+    nonce_.assign(nonce.data(), nonce.size());
+    const std::string once = Hmac(key, absl::StrCat(nonce, place));
+    const std::unique_ptr<EVP_MAC, Free> poly1305(EVP_MAC_fetch(nullptr, "POLY1305", nullptr));
+    mac_.reset(EVP_MAC_CTX_new(poly1305.get()));
+    EVP_MAC_init(mac_.get(), reinterpret_cast<const unsigned char*>(once.data()), once.size(),
+                 nullptr);
   }
 
   void Add(absl::string_view bytes) {
     if (checksum_ != nullptr) {
       XXH3_128bits_update(checksum_.get(), bytes.data(), bytes.size());
     } else {
-      EVP_MAC_update(hmac_.get(), reinterpret_cast<const unsigned char*>(bytes.data()),
+      EVP_MAC_update(mac_.get(), reinterpret_cast<const unsigned char*>(bytes.data()),
                      bytes.size());
     }
   }
 
   std::string Finish() {
-    std::string seal(kSealBytes, '\0');
+    std::string tag(kTagBytes, '\0');
     if (checksum_ != nullptr) {
       XXH128_canonical_t canonical;
       XXH128_canonicalFromHash(&canonical, XXH3_128bits_digest(checksum_.get()));
-      std::memcpy(seal.data(), canonical.digest, sizeof(canonical.digest));
+      std::memcpy(tag.data(), canonical.digest, sizeof(canonical.digest));
     } else {
       size_t size = 0;
-      EVP_MAC_final(hmac_.get(), reinterpret_cast<unsigned char*>(seal.data()), &size, seal.size());
+      EVP_MAC_final(mac_.get(), reinterpret_cast<unsigned char*>(tag.data()), &size, tag.size());
     }
-    return seal;
+    return tag + nonce_;
   }
 
  private:
   struct Free {
     void operator()(XXH3_state_t* checksum) const { XXH3_freeState(checksum); }
-    void operator()(EVP_MAC* hmac) const { EVP_MAC_free(hmac); }
-    void operator()(EVP_MAC_CTX* hmac) const { EVP_MAC_CTX_free(hmac); }
+    void operator()(EVP_MAC* mac) const { EVP_MAC_free(mac); }
+    void operator()(EVP_MAC_CTX* mac) const { EVP_MAC_CTX_free(mac); }
   };
   std::unique_ptr<XXH3_state_t, Free> checksum_;  // without a key
-  std::unique_ptr<EVP_MAC_CTX, Free> hmac_;       // with one
+  std::unique_ptr<EVP_MAC_CTX, Free> mac_;        // with one
+  std::string nonce_;
 };
 
 // What stands in a container behind its version, as far as its sizes say so.
@@ -223,15 +232,16 @@ int64_t StateContainer::max_bytes() const {
          kMaxLedger * static_cast<int64_t>(sizeof(TokenId)) + 4096;
 }
 
-std::string StateContainer::Seal(absl::string_view bytes, absl::string_view place) const {
-  Sealer sealer(key_, place);
+std::string StateContainer::Seal(absl::string_view bytes, absl::string_view nonce,
+                                 absl::string_view place) const {
+  Sealer sealer(key_, place, nonce);
   sealer.Add(bytes);
   return sealer.Finish();
 }
 
 std::string StateContainer::Sealed(absl::string_view kind, absl::string_view bytes) const {
   std::string out = absl::StrCat(kind, bytes);
-  out += Seal(out);
+  out += Seal(out, NewNonce());
   return out;
 }
 
@@ -242,7 +252,7 @@ absl::StatusOr<absl::string_view> StateContainer::Unsealed(absl::string_view kin
   }
   const absl::string_view seal = sealed.substr(sealed.size() - kSealBytes);
   sealed.remove_suffix(kSealBytes);
-  const std::string expected = Seal(sealed);
+  const std::string expected = Seal(sealed, seal.substr(kTagBytes));
   if (CRYPTO_memcmp(expected.data(), seal.data(), kSealBytes) == 0) {
     return sealed.substr(kind.size());
   }
@@ -277,7 +287,7 @@ absl::StatusOr<std::string> StateContainer::Write(const SessionContent& content,
   }
   Append<int64_t>(std::ssize(state), &out);
   absl::StrAppend(&out, state);
-  out += Seal(out, place);
+  out += Seal(out, NewNonce(), place);
   return out;
 }
 
@@ -286,6 +296,7 @@ absl::StatusOr<std::shared_ptr<const SessionContent>> StateContainer::Read(
   if (!absl::StartsWith(bytes, kMagic)) return Broken("it does not begin as a state does");
   if (bytes.size() < kMagic.size() + kSealBytes) return Broken("it is too short");
   const absl::string_view seal = bytes.substr(bytes.size() - kSealBytes);
+  const absl::string_view nonce = seal.substr(kTagBytes);
   const absl::string_view sealed = bytes.substr(0, bytes.size() - kSealBytes);
   Reader reader(sealed.substr(kMagic.size()));
 
@@ -306,7 +317,8 @@ absl::StatusOr<std::shared_ptr<const SessionContent>> StateContainer::Read(
   const bool plain = structure.ok() && !compressed && fields.state.size() == states_.state_bytes();
   bool finite = true;
   const std::string expected =
-      plain ? SealAndCopy(sealed, fields.state, place, saved.get(), &finite) : Seal(sealed, place);
+      plain ? SealAndCopy(sealed, fields.state, nonce, place, saved.get(), &finite)
+            : Seal(sealed, nonce, place);
 
   // Before anything that its maker could have chosen is believed.
   const bool keyed = (fields.flags & kKeyed) != 0;
@@ -356,16 +368,17 @@ absl::StatusOr<std::shared_ptr<const SessionContent>> StateContainer::Read(
 }
 
 std::string StateContainer::SealAndCopy(absl::string_view sealed, absl::string_view state,
-                                        absl::string_view place, SavedState* to,
-                                        bool* finite) const {
-  // Megabytes: one way through memory, each block three times while it is in the cache.
+                                        absl::string_view nonce, absl::string_view place,
+                                        SavedState* to, bool* finite) const {
+  // Megabytes: one way through memory, each block three times while it is in the cache. The copy,
+  // which waits for nothing but memory, comes first.
   constexpr size_t kBlock = size_t{64} << 10;
-  Sealer sealer(key_, place);
+  Sealer sealer(key_, place, nonce);
   sealer.Add(sealed.substr(0, state.data() - sealed.data()));
   for (size_t at = 0; at < state.size(); at += kBlock) {
     const absl::string_view block = state.substr(at, kBlock);
-    sealer.Add(block);
     std::memcpy(to->bytes.data() + at, block.data(), block.size());
+    sealer.Add(block);
     *finite = Finite(to->bytes.data(), at, at + block.size()) && *finite;
   }
   return sealer.Finish();  // nothing stands behind the state

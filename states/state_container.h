@@ -18,7 +18,7 @@ namespace liger {
 // Writes and reads the states of one model. The format, all numbers little-endian:
 //
 //   magic       8 bytes, "LIGERST\n"
-//   version     u32, 2
+//   version     u32, 3
 //   flags       u32: 1 where the seal is keyed, plus 2 where the state's bytes are a zstd frame
 //   identity    u32 size, then that many bytes: EngineInfo::state_identity
 //   layout      u32 each: gate (0 gla, 1 hgrn2, 2 gsa), layers, key/value heads, head_dim, window,
@@ -26,11 +26,14 @@ namespace liger {
 //   progress    i64 each: position, committed, folded, hidden (engine/saved_state.h)
 //   ledger      i64 count, then that many u32: position tokens, or one more, not absorbed yet
 //   state       i64 size, then as many bytes: as engine/backend.h lays them out, or their frame
-//   seal        32 bytes over all before: HMAC-SHA-256 with the servers' key; without one, where
-//               damage alone counts, the 128 bits of XXH3 (canonical, xxhash.com) and zeros
+//   seal        32 bytes over all before: 16 of Poly1305 (RFC 8439, 2.5) and a nonce of 16, drawn
+//               for each container. Poly1305's key, good for this one, is the HMAC-SHA-256 of the
+//               nonce with the servers' key. Without a key, where damage alone counts: the 128 bits
+//               of XXH3 (canonical, xxhash.com) and zeros
 //
 // A container may be bound to a place, as a session's is to its name in the store: elsewhere its
-// seal is wrong. Then the key is the HMAC-SHA-256 of the place, and XXH3's seed its 64 bits.
+// seal is wrong. The place then follows the nonce in what is given to the HMAC, and XXH3's seed is
+// its 64 bits.
 //
 // Immutable, so thread-safe.
 class StateContainer {
@@ -68,10 +71,13 @@ class StateContainer {
     bool operator==(const Layout&) const = default;
   };
 
-  std::string Seal(absl::string_view bytes, absl::string_view place = "") const;
+  // `nonce`: what it is to end in where there is a key.
+  std::string Seal(absl::string_view bytes, absl::string_view nonce,
+                   absl::string_view place = "") const;
   // The seal of `sealed`, at whose end `state` lies, which is copied meanwhile: its size is right.
   std::string SealAndCopy(absl::string_view sealed, absl::string_view state,
-                          absl::string_view place, SavedState* to, bool* finite) const;
+                          absl::string_view nonce, absl::string_view place, SavedState* to,
+                          bool* finite) const;
   absl::Status Decompress(absl::string_view frame, AlignedBuffer* to) const;
   // Of the numbers in bytes [begin, end) of a state, which part none.
   bool Finite(const std::byte* state, size_t begin, size_t end) const;

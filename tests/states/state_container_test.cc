@@ -1,5 +1,7 @@
 #include "states/state_container.h"
 
+#include <openssl/evp.h>
+#include <openssl/hmac.h>
 #include <zstd.h>
 
 #include <cmath>
@@ -73,6 +75,29 @@ TEST_P(StateContainerTest, AKeyKeepsForgersOut) {
   }
   EXPECT_EQ(plain_.Read(*keyed_.Write(*content_)).status().code(),
             absl::StatusCode::kPermissionDenied);
+}
+
+TEST_P(StateContainerTest, AKeyedSealIsWhatTheFormatSays) {
+  const std::string key = "sixteen bytes or more";
+  const std::string bytes = *keyed_.Write(*content_, Coding::kPlain, "here");
+  const std::string sealed = bytes.substr(0, bytes.size() - kSealBytes);
+  const std::string tag = bytes.substr(sealed.size(), 16);
+  const std::string nonce = bytes.substr(sealed.size() + 16);
+  const std::string input = nonce + "here";
+  const auto data = [](const std::string& text) {
+    return reinterpret_cast<const unsigned char*>(text.data());
+  };
+  unsigned char once[32];
+  HMAC(EVP_sha256(), key.data(), static_cast<int>(key.size()), data(input), input.size(), once,
+       nullptr);
+  std::string expected(16, '\0');
+  EVP_Q_mac(nullptr, "POLY1305", nullptr, nullptr, nullptr, once, sizeof(once), data(sealed),
+            sealed.size(), reinterpret_cast<unsigned char*>(expected.data()), expected.size(),
+            nullptr);
+  EXPECT_EQ(tag, expected);
+  // A nonce is never used twice.
+  const std::string again = *keyed_.Write(*content_, Coding::kPlain, "here");
+  EXPECT_NE(again.substr(sealed.size() + 16), nonce);
 }
 
 TEST_P(StateContainerTest, OneThatIsBoundToAPlaceIsReadThereAlone) {
